@@ -1,0 +1,60 @@
+"""Stage configs: frozen, typed, from TOML; an unknown key is an error with a did-you-mean."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tunesmith.core.errors import UsageError, did_you_mean
+
+
+class Config(BaseModel):
+    """The base of every stage's config. Each field has a description: `new` writes it beside the value."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+C = TypeVar("C", bound=Config)
+
+
+def make(kind: type[C], values: dict[str, Any], where: str = "") -> C:
+    """Build a config. Raises UsageError naming the key, what it takes, and the nearest known key."""
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "config"
+        if first["type"] == "extra_forbidden":
+            raise UsageError(f"unknown key '{key}'", where=where, fix=did_you_mean(key, kind.model_fields)) from error
+        got = json.dumps(first.get("input"), default=str, ensure_ascii=False)
+        known = kind.model_fields.get(str(first["loc"][0])) if first["loc"] else None
+        fix = (known.description or "") if known else ""
+        what = f"{key} = {got}: {first['msg'][0].lower()}{first['msg'][1:]}"
+        raise UsageError(what, where=where, fix=" ".join(fix.split())) from error
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"not valid TOML: {error}", where=str(path)) from error
+
+
+def toml_value(value: Any) -> str:
+    """A TOML literal. JSON's strings, numbers, booleans and lists are TOML's too."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{json.dumps(k)} = {toml_value(v)}" for k, v in value.items()) + " }"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def to_toml(section: str, config: Config) -> str:
+    """One section, every key with its comment. `None` ("decide for me") is a commented-out key: TOML has no null."""
+    lines = [f"[{section}]"]
+    for key, value in config.model_dump(mode="json").items():
+        comment = " ".join((type(config).model_fields[key].description or "").split())
+        lines.append(f"# {key} =  # {comment}" if value is None else f"{key} = {toml_value(value)}  # {comment}")
+    return "\n".join(lines) + "\n"
