@@ -10,10 +10,11 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +25,11 @@ from tunesmith.core.jsonl import read_json, write_json
 
 MANIFEST = "manifest.json"
 FORMAT = 1
+FULL = {  # what the system says when there is no room, and what that means
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "a file is larger than the system allows",
+}
 
 
 @dataclass(frozen=True)
@@ -69,9 +75,8 @@ def seal(work: Path, final: Path, kind: str, facts: dict[str, Any]) -> Artifact:
 
     Raises UsageError when `final` is taken and ResourceError when the disk is full; `work` is then left as it is.
     """
-    if final.exists():
-        raise UsageError(f"{final} exists", fix="choose another name, or remove it first")
-    with disk_errors(work):
+    check_free(final)
+    with disk_errors(final):
         files = {}
         for path in sorted(p for p in work.rglob("*") if p.is_file() and p != work / MANIFEST):
             fsync_path(path)
@@ -83,17 +88,31 @@ def seal(work: Path, final: Path, kind: str, facts: dict[str, Any]) -> Artifact:
         for folder in [p for p in work.rglob("*") if p.is_dir()]:
             fsync_path(folder)
         fsync_path(work)
-        os.rename(work, final)
+        try:
+            os.rename(work, final)
+        except OSError:
+            check_free(final)  # another process took the name since: rename's own error depends on with what
+            raise
         fsync_path(final.parent)
     return Artifact(final, kind, manifest)
 
 
+def check_free(final: Path) -> None:
+    """Raise UsageError when the name is taken, be it by a file or by a link to nowhere."""
+    if os.path.lexists(final):
+        raise UsageError(f"{final} exists", fix="choose another name, or remove it first")
+
+
 @contextmanager
 def writing(final: Path) -> Iterator[Path]:
-    """A temporary directory beside `final`; call `seal` on it inside. Whatever fails leaves nothing behind."""
-    final.parent.mkdir(parents=True, exist_ok=True)
+    """A temporary directory beside `final`; call `seal` on it inside. Whatever fails leaves nothing behind.
+
+    Raises UsageError when `final` is taken: before the work, not after it.
+    """
+    check_free(final)
     work = final.parent / f".{final.name}.{uuid.uuid4().hex[:8]}.tmp"
     with disk_errors(final):
+        make_folder(final.parent)
         work.mkdir()
         try:
             yield work
@@ -101,17 +120,27 @@ def writing(final: Path) -> Iterator[Path]:
             shutil.rmtree(work, ignore_errors=True)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, so that they outlive a power cut."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        fsync_path(path.parent)
+
+
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn a full disk into an error that names the place and what is free."""
+    """Turn a full disk into an error that names the place and what is free; pass every other error on."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:  # safetensors and tokenizers raise no OSError: their words end in "(os error 28)"
+        told = re.search(r"\(os error (\d+)\)", str(error))
+        number = error.errno if isinstance(error, OSError) else int(told[1]) if told else None
+        if number not in FULL:
             raise
-        near = next(p for p in (path, *path.parents) if p.exists())
+        near = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
         free = shutil.disk_usage(near).free
-        what = f"the disk is full: {free / 1e6:,.0f} MB free where {path} is written"
+        what = f"{FULL[number]}: {free / 1e6:,.0f} MB free where {path} is written"
         raise ResourceError(what, fix="free some space and run the same command again") from error
 
 
@@ -123,7 +152,7 @@ def open_artifact(path: Path, kind: str | None = None) -> Artifact:
     manifest_path = path / MANIFEST
     if not manifest_path.is_file():
         raise DataError(f"{path} is not an artifact: it has no {MANIFEST}", expected=f"a finished {kind or 'artifact'}")
-    manifest = read_json(manifest_path)
+    manifest = _manifest(manifest_path)
     if kind is not None and manifest.get("kind") != kind:
         raise DataError(f"{path} is a {manifest.get('kind')}", expected=f"a {kind}")
     for name, facts in manifest["files"].items():
@@ -134,7 +163,23 @@ def open_artifact(path: Path, kind: str | None = None) -> Artifact:
     return Artifact(path, manifest["kind"], manifest)
 
 
+def _manifest(path: Path) -> dict[str, Any]:
+    """Read a manifest. Raises DataError when it is damaged or of a format that this version does not know."""
+    manifest = read_json(path)
+    if not isinstance(manifest, dict) or not {"format", "kind", "created", "facts", "files"} <= manifest.keys():
+        raise DataError("not a manifest of Tunesmith", where=str(path), fix=f"make {path.parent.name} again")
+    if manifest["format"] != FORMAT:
+        what, expected = f"an artifact of format {manifest['format']}", f"format {FORMAT}"
+        raise DataError(what, where=str(path), expected=expected, fix="use the version of Tunesmith that made it")
+    return manifest
+
+
 def artifacts(folder: Path) -> list[Path]:
     """The artifacts in a folder, oldest first (by the time in their manifests)."""
-    found = [path.parent for path in folder.glob(f"*/{MANIFEST}") if not path.parent.name.startswith(".")]
-    return sorted(found, key=lambda path: (read_json(path / MANIFEST)["created"], path.name))
+    found = []
+    for path in folder.glob(f"[!.]*/{MANIFEST}"):
+        if path.parent.suffix == ".partial":  # like a leading dot: still being written, even when all but renamed
+            continue
+        with suppress(DataError):  # without a valid manifest it is none; `open_artifact` says why when it is named
+            found.append((str(_manifest(path)["created"]), path.parent.name, path.parent))
+    return [path for *_, path in sorted(found)]

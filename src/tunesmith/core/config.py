@@ -26,29 +26,38 @@ def make(kind: type[C], values: dict[str, Any], where: str = "") -> C:
     try:
         return kind(**values)
     except ValidationError as error:
-        first = error.errors()[0]
+        first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")  # misspelt explains missing
         key = ".".join(str(part) for part in first["loc"]) or "config"
         if first["type"] == "extra_forbidden":
             raise UsageError(f"unknown key '{key}'", where=where, fix=did_you_mean(key, kind.model_fields)) from error
-        got = json.dumps(first.get("input"), default=str, ensure_ascii=False)
         known = kind.model_fields.get(str(first["loc"][0])) if first["loc"] else None
-        fix = (known.description or "") if known else ""
+        takes = " ".join((known.description or "").split()) if known else ""
+        got = json.dumps(first.get("input"), default=str, ensure_ascii=False)
         what = f"{key} = {got}: {first['msg'][0].lower()}{first['msg'][1:]}"
-        raise UsageError(what, where=where, fix=" ".join(fix.split())) from error
+        what = f"'{key}' is missing" if first["type"] == "missing" else what
+        raise UsageError(what, where=where, expected=takes) from error
 
 
 def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file, with or without a BOM. Raises UsageError where it is not one."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except ValueError as error:  # bad TOML, or bytes that are not UTF-8
         raise UsageError(f"not valid TOML: {error}", where=str(path)) from error
 
 
 def toml_value(value: Any) -> str:
-    """A TOML literal. JSON's strings, numbers, booleans and lists are TOML's too."""
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{json.dumps(k)} = {toml_value(v)}" for k, v in value.items()) + " }"
-    return json.dumps(value, ensure_ascii=False)
+    """A TOML literal. JSON's strings (but for a raw DEL), integers and booleans are TOML's too."""
+    match value:
+        case dict():
+            pairs = (f"{toml_value(k)} = {toml_value(v)}" for k, v in value.items() if v is not None)
+            return "{ " + ", ".join(pairs) + " }"
+        case list() | tuple():
+            return "[" + ", ".join(map(toml_value, value)) + "]"
+        case float():
+            return repr(value)  # inf and nan are TOML, and not JSON
+        case _:
+            return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def to_toml(section: str, config: Config) -> str:

@@ -59,7 +59,9 @@ class Interrupted(TunesmithError):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A hint such as "did you mean 'max_steps'?", or the list of what there is."""
+    """A hint such as "did you mean 'max_steps'?", or the list of what there is, or "" where there is nothing."""
     names = sorted(known)
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
-    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(names)}"
+    if close:
+        return f"did you mean '{close[0]}'?"
+    return f"known: {', '.join(names)}" if names else ""

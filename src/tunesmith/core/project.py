@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from tunesmith.core.artifact import Artifact, artifacts, open_artifact
+from tunesmith.core.artifact import MANIFEST, Artifact, artifacts, open_artifact
 from tunesmith.core.config import C, Config, make, read_toml
 from tunesmith.core.errors import UsageError, did_you_mean
 
@@ -42,8 +42,11 @@ class Project:
 
     def config(self, section: str, kind: type[C], **overrides: Any) -> C:
         """The config of one stage: the file's section, then every override that is not None."""
-        values = dict(self.sections.get(section, {}))
-        values |= {key: value for key, value in overrides.items() if value is not None}
+        values = self.sections.get(section, {})
+        if not isinstance(values, dict):
+            where = str(self.path / TOML)
+            raise UsageError(f"'{section}' is not a section", where=where, expected=f"[{section}], its keys below it")
+        values = values | {key: value for key, value in overrides.items() if value is not None}
         return make(kind, values, where=f"{self.path / TOML} [{section}]")
 
     def check_sections(self, known: list[str]) -> None:
@@ -61,22 +64,22 @@ class Project:
 
     def open(self, kind: str, name: str | None = None) -> Artifact:
         """Open an artifact by name or path, or the newest of its kind. Raises UsageError when there is none."""
+        if name is not None:
+            for path in (self.place(kind) / name, Path(name), self.path / name):
+                if (path / MANIFEST).is_file():
+                    return open_artifact(path, kind)
         names = self.names(kind)
-        if name is None and not names:
+        if not names:
             raise UsageError(f"the project has no {kind} yet", fix=f"tunesmith {MAKERS[kind]}")
-        if name is not None and name not in names:
-            if (Path(name) / "manifest.json").is_file():
-                return open_artifact(Path(name), kind)
-            raise UsageError(
-                f"no {kind} '{name}'", fix=did_you_mean(name, names) if names else f"tunesmith {MAKERS[kind]}"
-            )
-        return open_artifact(self.place(kind) / (name or names[-1]), kind)
+        if name is not None:
+            raise UsageError(f"no {kind} '{name}'", fix=did_you_mean(name, names))
+        return open_artifact(self.place(kind) / names[-1], kind)
 
     def next_name(self, kind: str) -> str:
-        """The next free numbered name, such as run-3."""
+        """The next free numbered name, such as run-3. One that is being written (.run-3.*) is not free."""
         place = self.place(kind)
         taken = {path.name for path in place.iterdir()} if place.is_dir() else set()
-        numbers = [int(m[1]) for n in taken if (m := re.fullmatch(rf"\.?{kind}-(\d+)(\.partial)?", n))]
+        numbers = [int(m[1]) for n in taken if (m := re.fullmatch(rf"\.?{kind}-(\d+)(\..*)?", n))]
         return f"{kind}-{max(numbers, default=0) + 1}"
 
 
@@ -92,4 +95,5 @@ def find_project(start: Path | None = None) -> Project:
 def cache_dir() -> Path:
     """Where what can be made again is kept: $TUNESMITH_CACHE, or tunesmith in the user's cache folder."""
     given = os.environ.get("TUNESMITH_CACHE")
-    return Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "tunesmith"
+    cache = Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "tunesmith"
+    return cache.expanduser()

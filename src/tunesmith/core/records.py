@@ -37,6 +37,14 @@ class Meta:
     def to_json(self) -> dict[str, Any]:
         return {"source": self.source, "line": self.line, "origin": self.origin, "group": self.group}
 
+    @classmethod
+    def from_json(cls, obj: dict[str, Any]) -> Meta:
+        meta = cls(**obj)
+        if type(meta.line) is not int:
+            raise TypeError(f"a line number where {json.dumps(meta.line)[:40]} stands")
+        _text(meta.source), _text(meta.group), _one_of(ORIGINS, meta.origin)
+        return meta
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -85,14 +93,29 @@ class Row:
 
     @classmethod
     def from_json(cls, obj: dict[str, Any]) -> Row:
-        """Read a row that `to_json` wrote. Raises KeyError or TypeError on anything else."""
-        return cls(
-            messages=tuple(Message(m["role"], m["content"]) for m in obj.get("messages", ())),
-            text=obj.get("text", ""),
-            chosen=obj.get("chosen"),
-            rejected=obj.get("rejected"),
-            meta=Meta(**obj["meta"]),
+        """Read a row that `to_json` wrote. Raises KeyError or TypeError, saying what is wrong, on anything else."""
+        row = cls(
+            messages=tuple(Message(_one_of(ROLES, m["role"]), _text(m["content"])) for m in obj.get("messages", ())),
+            text=_text(obj.get("text", "")),
+            chosen=None if obj.get("chosen") is None else _text(obj["chosen"]),
+            rejected=None if obj.get("rejected") is None else _text(obj["rejected"]),
+            meta=Meta.from_json(obj["meta"]),
         )
+        if bool(row.messages) == bool(row.text):
+            raise TypeError("either messages or text, and not both")
+        return row
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"text where {json.dumps(value)[:40]} stands")
+    return value
+
+
+def _one_of(known: tuple[str, ...], value: object) -> str:
+    if value not in known:
+        raise TypeError(f"one of {', '.join(known)} where {json.dumps(value)[:40]} stands")
+    return str(value)
 
 
 @dataclass(frozen=True, slots=True)

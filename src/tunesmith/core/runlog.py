@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,6 +16,10 @@ from tunesmith.core.jsonl import dump
 
 def finite(value: Any) -> Any:
     """NaN and infinity are null in JSON: a reader must be able to parse the file of a run that diverged."""
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -23,25 +29,31 @@ class RunLog:
     def __init__(self, path: Path, keep_until_step: int | None = None) -> None:
         """With `keep_until_step`, drop the lines after that step: a resumed run says them again."""
         if keep_until_step is not None and path.is_file():
-            kept = [line for line in path.read_text("utf-8").splitlines() if _step(line) <= keep_until_step]
-            path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+            kept = _until(keep_until_step, path.read_bytes().split(b"\n"))
+            new = path.with_name(path.name + ".new")
+            new.write_bytes(b"".join(line + b"\n" for line in kept))
+            os.replace(new, path)  # killed in between, the old lines are still there
         self._file = path.open("a", encoding="utf-8", newline="\n")
 
     def write(self, record: Mapping[str, Any]) -> None:
-        self._file.write(dump({key: finite(value) for key, value in record.items()}) + "\n")
+        self._file.write(dump(finite(record)) + "\n")
         self._file.flush()
 
     def close(self) -> None:
         self._file.close()
 
 
-def _step(line: str) -> float:
-    import json
-
-    try:
-        return float(json.loads(line).get("step", math.inf))
-    except json.JSONDecodeError:  # the half line of a killed process
-        return math.inf
+def _until(last: int, lines: Iterable[bytes]) -> Iterator[bytes]:
+    """The lines up to step `last`; one without a step belongs to the step before it. The half line of a killed
+    process goes."""
+    step = 0
+    for line in lines:
+        try:
+            step = json.loads(line).get("step", step)
+        except ValueError:
+            continue
+        if step <= last:
+            yield line
 
 
 def say(text: str) -> None:
@@ -59,12 +71,12 @@ class Progress:
 
         self.title, self.total, self.done = title, total, done
         self._console = Console(stderr=True)
-        self._plain_every = max(1, total // 10)
+        self._plain_every = max(1, -(-total // 10))  # rounded up: at most ten lines and the last
         columns = (
-            TextColumn(title),
+            TextColumn("{task.description}", markup=False),
             BarColumn(24),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             TimeRemainingColumn(),
         )
         self._bar = Bar(*columns, console=self._console, transient=True, disable=not self._console.is_terminal)
@@ -80,9 +92,10 @@ class Progress:
         self._bar.stop()
 
     def advance(self, note: str, steps: int = 1) -> None:
-        self.done += steps
+        before, self.done = self.done, self.done + steps
         self._bar.update(self._task, advance=steps, note=note)
-        if not self._console.is_terminal and (self.done % self._plain_every == 0 or self.done == self.total):
+        passed = self.done // self._plain_every > before // self._plain_every
+        if not self._console.is_terminal and (passed or self.done == self.total):
             say(f"  {self.title} {self.done}/{self.total}  {note}")
 
     def say(self, text: str) -> None:

@@ -1,0 +1,1 @@
+"""The engine: one way to turn a model into text and log-probabilities. Importing this package imports no torch."""

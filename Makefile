@@ -1,0 +1,41 @@
+# Each target sets up what it needs, and does nothing when that is done. Another Python: make test PYTHON=python3.12
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation
+BENCHES := $(wildcard bench/*.py)
+
+.PHONY: demo test check fix bench
+
+demo: .venv/.installed
+	$(BIN)/tunesmith demo
+
+# Two processes with one thread each, for two cores: torch's own threads only contend on tensors this small.
+test: .venv/.installed
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2
+
+check: .venv/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+fix: .venv/.installed
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+bench: $(if $(BENCHES),.venv/.bench,.venv/.installed)
+	@for script in $(BENCHES); do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
+	@$(if $(BENCHES),,echo "bench/ holds no scripts: nothing was measured")
+
+# The build tools come first and pinned: pip's isolated builds would fetch their own, unpinned.
+.venv/.installed: pyproject.toml constraints.txt
+	@command -v $(PYTHON) > /dev/null || { echo "$(PYTHON) is not installed. Next: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Tunesmith needs Python 3.11 or newer;" \
+	  "$(PYTHON) is $$($(PYTHON) -V 2>&1). Next: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@test -x $(BIN)/python || { echo "installing into .venv (a minute)"; $(PYTHON) -m venv .venv; }
+	@$(PIP) hatchling editables setuptools wheel
+	@$(PIP) -e '.[dev]'
+	@touch $@
+
+.venv/.bench: .venv/.installed
+	@$(PIP) -e '.[bench]'
+	@touch $@

@@ -1,0 +1,134 @@
+"""The configs of `train` and `pretrain`, and what is decided where they say nothing."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from tunesmith.core.config import Config
+from tunesmith.text.render import TrainOn
+
+Schedule = Literal["cosine", "linear", "constant", "wsd"]
+_WANTED_STEPS = 400  # below a few hundred steps a small data set has not been learnt; measured on the demo
+
+
+class TrainConfig(Config):
+    """How to train. A key that is commented out is decided for you, and what was decided is recorded."""
+
+    method: Literal["full", "lora"] = "full"
+    """full: every weight; lora: small added matrices, the base frozen"""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """adamw; muon: Muon on the matrices and AdamW on the rest, better on models of a few million parameters"""
+    num_epochs: int | None = Field(default=None, ge=1)
+    """passes over the data, at most; decided by the number of rows"""
+    max_steps: int | None = Field(default=None, ge=1)
+    """optimizer steps, in place of num_epochs"""
+    learning_rate: float | None = Field(default=None, gt=0)
+    """the highest learning rate; decided by method and size of the base"""
+    lr_schedule: Schedule = "cosine"
+    """cosine, linear, constant, or wsd (flat, then down in the last fifth)"""
+    warmup_ratio: float = Field(default=0.05, ge=0, lt=1)
+    """the share of the steps in which the learning rate rises"""
+    weight_decay: float = Field(default=0.01, ge=0)
+    """pull of the matrices towards zero"""
+    grad_clip: float = Field(default=1.0, ge=0)
+    """the longest gradient; 0 for no limit"""
+    batch_size: int = Field(default=16, ge=1)
+    """examples an optimizer step"""
+    micro_batch_tokens: int = Field(default=4096, ge=1)
+    """padded tokens a forward pass: memory and speed, never the result"""
+    max_length: int | None = Field(default=None, ge=8)
+    """the longest example in tokens; longer ones are skipped and reported. The base's context, where not given"""
+    train_on: TrainOn = "completion"
+    """which tokens are trained: completion (every answer), last (the last answer), all (the prompt too)"""
+    lora_rank: int = Field(default=16, ge=1)
+    """the rank of LoRA's matrices"""
+    lora_alpha: float = Field(default=32.0, gt=0)
+    """LoRA's scale is lora_alpha / lora_rank"""
+    lora_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """dropout before LoRA's first matrix"""
+    target_modules: Literal["all-linear"] | list[str] = "all-linear"
+    """the layers that LoRA adapts: all-linear, or names such as ["q_proj", "v_proj"]"""
+    eval_every: int | None = Field(default=None, ge=1)
+    """steps between validations; an epoch, where not given"""
+    save_every: int | None = Field(default=None, ge=1)
+    """steps between checkpoints; at each validation that is the best so far, where not given"""
+    sample_every: int | None = Field(default=None, ge=0)
+    """steps between samples of fixed prompts; an epoch, where not given; 0 for none"""
+    early_stopping_patience: int = Field(default=3, ge=0)
+    """validations without a gain before training stops; 0 to go on"""
+    seed: int = 0
+    """order of the data, LoRA's start, dropout"""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """what matrix products are computed in; auto takes bfloat16 where the machine is fast at it"""
+
+    @model_validator(mode="after")
+    def _one_horizon(self) -> TrainConfig:
+        if self.num_epochs is not None and self.max_steps is not None:
+            raise ValueError("give num_epochs or max_steps, not both")
+        return self
+
+
+class PretrainConfig(Config):
+    """How to make a base from raw text."""
+
+    vocab_size: int = Field(default=2048, ge=257)
+    """tokens of the byte-level BPE; at least the 256 bytes and the end of text"""
+    dim: int = Field(default=192, ge=16)
+    """width of the model"""
+    num_layers: int = Field(default=4, ge=1)
+    """blocks"""
+    num_heads: int = Field(default=6, ge=1)
+    """attention heads; dim / num_heads is the width of one"""
+    ffn_dim: int = Field(default=512, ge=16)
+    """inner width of the feed-forward part"""
+    context: int = Field(default=512, ge=32)
+    """the longest text in tokens that the model may be given later"""
+    block: int = Field(default=256, ge=16)
+    """tokens predicted a training row"""
+    batch_size: int = Field(default=8, ge=1)
+    """rows an optimizer step"""
+    max_steps: int = Field(default=480, ge=1)
+    """optimizer steps, at most"""
+    max_seconds: float = Field(default=130.0, gt=0)
+    """the longest training in seconds: on a machine measured to be slower, there are fewer steps, and it says so"""
+    muon_lr: float = Field(default=0.03, gt=0)
+    """learning rate of the matrices (Muon)"""
+    adam_lr: float = Field(default=0.01, gt=0)
+    """learning rate of embeddings and norms (AdamW)"""
+    lr_schedule: Schedule = "wsd"
+    """cosine, linear, constant, or wsd (flat, then down in the last fifth)"""
+    warmup_ratio: float = Field(default=0.05, ge=0, lt=1)
+    """the share of the steps in which the learning rate rises"""
+    valid_fraction: float = Field(default=0.02, gt=0, lt=0.5)
+    """the share of the tokens kept for the validation loss"""
+    eval_every: int = Field(default=120, ge=1)
+    """steps between validations"""
+    seed: int = 0
+    """start weights, order of the documents and blocks"""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """what matrix products are computed in; auto takes bfloat16 where the machine is fast at it"""
+
+
+def decide(config: TrainConfig, rows: int, parameters: int) -> TrainConfig:
+    """Fill in what was left open, by rows of training data and parameters of the base.
+
+    Learning rate: 3e-3 at 2M parameters, which was measured on the demo, falling with size to the 0.6th power, which
+    meets the usual 2e-5 of an 8B model; ten times that for LoRA (Biderman et al. 2024; Schulman 2025).
+    """
+    epoch = -(-rows // config.batch_size)
+    steps = config.max_steps or epoch * (config.num_epochs or min(6, max(2, math.ceil(_WANTED_STEPS / epoch))))
+    rate = 3e-3 * (2e6 / max(parameters, 2e6)) ** 0.6
+    rate = min(5e-3, 10 * rate) if config.method == "lora" else rate
+    rate = 2e-2 if config.optimizer == "muon" else rate
+    return config.model_copy(
+        update={
+            "num_epochs": None,
+            "max_steps": steps,
+            "learning_rate": config.learning_rate or float(f"{rate:.2g}"),
+            "eval_every": config.eval_every or min(epoch, steps),
+            "sample_every": min(epoch, steps) if config.sample_every is None else config.sample_every,
+        }
+    )

@@ -1,0 +1,71 @@
+"""A set's rows to training examples. A row that cannot be trained whole is skipped, said, and counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from tunesmith.core.errors import DataError, ModelError
+from tunesmith.core.records import Row
+from tunesmith.text.render import Example, Renderer, check_example
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What is trained, and what was skipped: rows = len(kept rows) + len(skipped)."""
+
+    kept: list[Example]
+    skipped: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def trained_tokens(self) -> int:
+        return sum(sum(e.mask[1:]) for e in self.kept)
+
+    @property
+    def tokens(self) -> int:
+        return sum(len(e.ids) for e in self.kept)
+
+
+@dataclass(frozen=True)
+class Data:
+    """The examples of a run, and rows for its fixed probes and samples (held-out ones first)."""
+
+    train: Examples
+    valid: Examples
+    probes: list[Row]
+
+
+def build(rows: Iterable[Row], renderer: Renderer, max_length: int) -> Examples:
+    """Render and check every row. A failed check stops the run: it would fail for the whole set alike.
+
+    Rows longer than `max_length` tokens are skipped, never cut: a cut would take the answer's end or its stop token.
+    Raises ModelError on a failed check, DataError for preference rows, which this objective would misuse.
+    """
+    out = Examples([])
+    for row in rows:
+        if row.chosen is not None or row.rejected is not None:
+            what = "the set holds preference rows (chosen, rejected), and this training uses answers only"
+            where = f"{row.meta.source}:{row.meta.line}"
+            raise DataError(what, where=where, fix="prepare question/answer rows; preference training is not built yet")
+        try:
+            found = renderer.render(row)
+        except DataError as error:
+            out.skipped.append(_skip(row, "template", error.what))
+            continue
+        longest = max(len(e.ids) for e in found)
+        if longest > max_length:
+            out.skipped.append(_skip(row, "too_long", f"{longest} tokens, the limit is {max_length}"))
+            continue
+        for example in found:
+            problem = check_example(example, renderer)
+            if problem is not None:
+                raise ModelError(
+                    f"row {row.id} cannot be trained: {problem}", where=f"{row.meta.source}:{row.meta.line}"
+                )
+            out.kept.append(example)
+    return out
+
+
+def _skip(row: Row, reason: str, detail: str) -> dict[str, Any]:
+    return {"id": row.id, "source": row.meta.source, "line": row.meta.line, "reason": reason, "detail": detail}

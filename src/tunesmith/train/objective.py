@@ -1,0 +1,28 @@
+"""What is minimised. An objective returns a sum over trained tokens: the loop alone divides, once a step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tunesmith.train.plan_batches import IGNORE, MicroBatch
+
+Objective = Callable[[nn.Module, MicroBatch], Tensor]
+
+
+def next_token(model: nn.Module, micro: MicroBatch) -> Tensor:
+    """Sum of the negative log-likelihood (nats, float32) of every labelled token, given all before it."""
+    device = next(model.parameters()).device
+    ids = torch.from_numpy(micro.input_ids).to(device)
+    labels = torch.from_numpy(micro.labels).to(device)
+    padded = bool((micro.lengths != micro.input_ids.shape[1]).any())
+    mask = torch.from_numpy(micro.attention_mask).to(device) if padded else None
+    logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1]
+    targets = labels[:, 1:]
+    chosen = targets != IGNORE
+    if not bool(chosen.all()):  # float32 softmax only where a token is trained: the rest would be thrown away
+        logits, targets = logits[chosen], targets[chosen]
+    return F.cross_entropy(logits.flatten(0, -2).float(), targets.flatten(), reduction="sum")

@@ -1,0 +1,139 @@
+"""Which examples go into which step: a pure function of (seed, step), so resuming needs no replay.
+
+A step's batch is cut into micro-batches by tokens, longest rows first, so that little is padded. The cut changes speed
+and memory, never the gradient: the loss is normalised by the trained tokens of the whole step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from tunesmith.text.render import Example
+
+IGNORE = -100  # the label of a position that is not trained; the field's number, and torch's default
+Ids = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Token ids and labels, both (B, T), right-padded. Real tokens are told by `lengths`, never by the pad id."""
+
+    input_ids: Ids
+    labels: Ids
+    lengths: Ids
+
+    @property
+    def attention_mask(self) -> Ids:
+        steps = np.arange(self.input_ids.shape[1])
+        return (steps[None, :] < self.lengths[:, None]).astype(np.int64)
+
+    @property
+    def trained_tokens(self) -> int:
+        """Positions whose label counts. The first token of a row is never predicted."""
+        return int((self.labels[:, 1:] != IGNORE).sum())
+
+    @property
+    def tokens(self) -> int:
+        return int(self.lengths.sum())
+
+
+class Source(Protocol):
+    """Where batches come from: `step(n)` is the batch of optimizer step n, whatever was asked before."""
+
+    @property
+    def steps_per_epoch(self) -> int: ...
+
+    def step(self, n: int) -> list[MicroBatch]: ...
+
+
+def collate(examples: Sequence[Example], pad_id: int) -> MicroBatch:
+    """Pad to the longest row. Labels are the ids where the mask is true."""
+    lengths = np.array([len(e.ids) for e in examples], dtype=np.int64)
+    shape = (len(examples), int(lengths.max()))
+    ids, labels = np.full(shape, pad_id, dtype=np.int64), np.full(shape, IGNORE, dtype=np.int64)
+    for row, example in enumerate(examples):
+        ids[row, : lengths[row]] = example.ids
+        labels[row, : lengths[row]] = np.where(example.mask, example.ids, IGNORE)
+    return MicroBatch(ids, labels, lengths)
+
+
+def cut(examples: Sequence[Example], micro_tokens: int, pad_id: int) -> list[MicroBatch]:
+    """Micro-batches of at most `micro_tokens` padded tokens (a longer row stands alone), longest rows first."""
+    groups: list[list[Example]] = []
+    for example in sorted(examples, key=lambda e: len(e.ids), reverse=True):
+        if groups and (len(groups[-1]) + 1) * len(groups[-1][0].ids) <= micro_tokens:
+            groups[-1].append(example)
+        else:
+            groups.append([example])
+    return [collate(group, pad_id) for group in groups]
+
+
+def permutation(n: int, seed: int, epoch: int) -> Ids:
+    """The order of one epoch, derived from (seed, epoch) alone."""
+    return np.random.default_rng([seed, epoch]).permutation(n)
+
+
+@dataclass(frozen=True)
+class ExampleSource:
+    """Examples in a fresh order each epoch; an epoch's last batch is smaller, so every row is seen once."""
+
+    examples: Sequence[Example]
+    batch_size: int
+    micro_tokens: int
+    pad_id: int
+    seed: int = 0
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-len(self.examples) // self.batch_size)
+
+    def step(self, n: int) -> list[MicroBatch]:
+        epoch, at = divmod(n, self.steps_per_epoch)
+        order = permutation(len(self.examples), self.seed, epoch)
+        chosen = order[at * self.batch_size : (at + 1) * self.batch_size]
+        return cut([self.examples[i] for i in chosen], self.micro_tokens, self.pad_id)
+
+    def all(self) -> list[MicroBatch]:
+        """Every example once, for validation."""
+        return cut(self.examples, self.micro_tokens, self.pad_id)
+
+
+@dataclass(frozen=True)
+class BlockSource:
+    """Raw text as one stream of ids, cut into blocks of `block` + 1 so that `block` tokens of each are predicted."""
+
+    stream: npt.NDArray[np.int32]
+    block: int
+    batch_size: int
+    micro_tokens: int
+    seed: int = 0
+
+    @property
+    def blocks(self) -> int:
+        return (len(self.stream) - 1) // self.block
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-self.blocks // self.batch_size)
+
+    def step(self, n: int) -> list[MicroBatch]:
+        epoch, at = divmod(n, self.steps_per_epoch)
+        order = permutation(self.blocks, self.seed, epoch)
+        return self._cut(order[at * self.batch_size : (at + 1) * self.batch_size])
+
+    def all(self) -> list[MicroBatch]:
+        return self._cut(np.arange(self.blocks))
+
+    def _cut(self, chosen: Ids) -> list[MicroBatch]:
+        rows = max(1, self.micro_tokens // (self.block + 1))
+        return [self._collate(chosen[at : at + rows]) for at in range(0, len(chosen), rows)]
+
+    def _collate(self, chosen: Ids) -> MicroBatch:
+        spans = chosen[:, None] * self.block + np.arange(self.block + 1)[None, :]
+        ids = self.stream[spans].astype(np.int64)
+        return MicroBatch(ids, ids, np.full(len(chosen), self.block + 1, dtype=np.int64))

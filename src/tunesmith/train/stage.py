@@ -1,0 +1,149 @@
+"""train: a set and a base to a run. The recipe, in the order in which it happens."""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig
+
+from tunesmith.core.artifact import Artifact, open_artifact, seal
+from tunesmith.core.config import to_toml
+from tunesmith.core.errors import DataError, UsageError
+from tunesmith.core.jsonl import read_rows, write_json, write_jsonl
+from tunesmith.core.project import cache_dir
+from tunesmith.core.runlog import say
+from tunesmith.model import device as machine
+from tunesmith.model import load
+from tunesmith.model.shape import stored_parameters
+from tunesmith.text.render import Renderer
+from tunesmith.text.tokenizer import Tokenizer
+from tunesmith.train import checkpoint, export
+from tunesmith.train.config import TrainConfig, decide
+from tunesmith.train.data import Data, build
+from tunesmith.train.session import fit_model, prepare_model, run_facts
+
+
+@dataclass(frozen=True)
+class TrainInputs:
+    """What is trained on what: `base` as the user named it, `base_path` where the door has found it already.
+
+    `template` as in the project's [task].
+    """
+
+    set_: Artifact
+    base: str
+    base_path: Path | None = None
+    template: str = "auto"
+
+
+def run(config: TrainConfig, inputs: TrainInputs, out: Path, *, resume: bool = False) -> Artifact:
+    """Train and seal the run at `out`; until then it lies in `out`.partial, from where `resume` goes on.
+
+    Raises Interrupted after Ctrl-C or SIGTERM, with the state saved.
+    """
+    machine.set_threads()
+    with _work(out, resume) as work:
+        base = inputs.base_path or load.resolve(inputs.base)
+        load.check_causal(base)
+        tokenizer = Tokenizer.load(load.ensure_fast_tokenizer(base, cache_dir() / "tokenizers"))
+        renderer = Renderer(tokenizer, inputs.template, config.train_on)
+        context = load.context_length(AutoConfig.from_pretrained(base, local_files_only=True))
+        data = _data(inputs.set_, renderer, min(config.max_length or context, context))
+        config = decide(config, len(data.train.kept), stored_parameters(base))
+        receipt = _receipt(config, inputs, base, renderer, data)
+        _write_start(work, config, receipt, data)
+        model, dtype = prepare_model(config, base, receipt)
+        before = export.probe(model, renderer, data.probes)
+        state = fit_model(config, model, renderer, data, work, receipt, dtype)
+        if state.best_step:
+            best = open_artifact(work / "checkpoints" / f"step-{state.best_step:06d}", "checkpoint")
+            checkpoint.load(best, model)
+        shutil.rmtree(work / "model", ignore_errors=True)  # of an attempt that was killed while it wrote
+        export.save_model(model.eval(), renderer, work / "model", load.stored_dtype(base))
+        parity = export.verify(work / "model", export.probe(model, renderer, data.probes), before)
+        shutil.rmtree(work / "checkpoints")
+        (work / "lock").unlink()
+        receipt |= {"parity": parity, **run_facts(state, config, len(data.train.kept))}
+        write_json(work / "receipt.json", receipt)
+        return seal(work, out, "run", receipt)
+
+
+def summary(run: Artifact) -> dict[str, Any]:
+    """The object that `train --json` prints."""
+    names = ("method", "base", "steps", "epochs", "train_loss", "val_loss", "trained_tokens", "tokens_per_second")
+    more = ("trainable_parameters", "total_parameters", "seconds", "peak_memory_gb")
+    facts = run.facts
+    return {"run": run.name, "path": str(run.path)} | {name: facts[name] for name in (*names, *more)}
+
+
+@contextmanager
+def _work(out: Path, resume: bool) -> Iterator[Path]:
+    """The directory of an unfinished run, held by this process alone."""
+    work = out.with_name(out.name + ".partial")
+    if out.exists():
+        raise UsageError(f"the run {out.name} exists", fix="choose another --name, or leave it out")
+    if resume and not work.is_dir():
+        raise UsageError(f"there is no unfinished run {out.name} to resume", fix="leave --resume out")
+    if work.is_dir() and not resume:
+        what = f"an unfinished run {out.name} exists"
+        raise UsageError(what, fix=f"tunesmith train --resume --name {out.name}, or choose another --name")
+    work.mkdir(parents=True, exist_ok=True)
+    with (work / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UsageError(f"another process is training {out.name}", fix="wait for it, or stop it") from error
+        yield work
+
+
+def _data(set_: Artifact, renderer: Renderer, max_length: int) -> Data:
+    rows = list(read_rows(set_.path / "train.jsonl"))
+    train = build(rows, renderer, max_length)
+    if not train.kept:
+        reasons = ", ".join(sorted({s["reason"] for s in train.skipped})) or "the set is empty"
+        raise DataError(
+            f"no row of {set_.name} can be trained ({reasons})", fix="raise max_length, or see the set's report"
+        )
+    valid_rows = list(read_rows(set_.path / "valid.jsonl"))
+    valid = build(valid_rows, renderer, max_length)
+    kept = {e.row_id for e in (*valid.kept, *train.kept)}
+    probes = [row for row in (*valid_rows, *rows) if row.id in kept and row.answer]
+    return Data(train, valid, probes)
+
+
+def _receipt(config: TrainConfig, inputs: TrainInputs, base: Path, renderer: Renderer, data: Data) -> dict[str, Any]:
+    skipped: dict[str, int] = {}
+    for one in (*data.train.skipped, *data.valid.skipped):
+        skipped[one["reason"]] = skipped.get(one["reason"], 0) + 1
+    return {
+        "base": inputs.base,
+        "base_path": str(base),
+        "base_hash": load.base_hash(base),
+        "set": inputs.set_.name,
+        "set_path": str(inputs.set_.path),
+        "data_hash": inputs.set_.hash,
+        "template_hash": renderer.hash,
+        "config": config.model_dump(mode="json"),
+        "rows": {"train": len(data.train.kept), "valid": len(data.valid.kept), "skipped": skipped},
+        "tokens_an_epoch": data.train.tokens,
+        "trained_tokens_an_epoch": data.train.trained_tokens,
+        "machine": machine.machine_facts(),
+    }
+
+
+def _write_start(work: Path, config: TrainConfig, receipt: dict[str, Any], data: Data) -> None:
+    """What a killed run leaves for a reader: its config, its receipt so far, and what was skipped."""
+    (work / "config.toml").write_text(to_toml("train", config), encoding="utf-8")
+    write_json(work / "receipt.json", receipt)
+    skipped = [*data.train.skipped, *data.valid.skipped]
+    write_jsonl(work / "skipped.jsonl", skipped)
+    for one in skipped[:5]:
+        say(f"  skipped {one['source']}:{one['line']}: {one['reason']} ({one['detail']})")
+    if len(skipped) > 5:
+        say(f"  ... {len(skipped)} rows skipped in all; each is in skipped.jsonl")

@@ -1,0 +1,110 @@
+import getpass
+import json
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+
+from tunesmith.model import device
+from tunesmith.model.device import (
+    autocast,
+    available_memory_gb,
+    cores,
+    fast_bfloat16,
+    machine_facts,
+    peak_memory_gb,
+    pick_device,
+    pick_dtype,
+    set_threads,
+)
+
+CPU = torch.device("cpu")
+
+
+def test_the_device_is_the_gpu_where_there_is_one() -> None:
+    assert pick_device().type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.mark.parametrize(
+    ("flags", "name"),
+    [
+        ({"amx_bf16": True, "avx512_bf16": True}, "AMX"),
+        ({"avx512_bf16": True, "amx_bf16": False}, "AVX512-BF16"),
+        ({"avx512_f": True}, ""),
+        ({}, ""),
+    ],
+)
+def test_auto_takes_bfloat16_only_where_the_cpu_has_instructions_for_it(
+    monkeypatch: pytest.MonkeyPatch, flags: dict[str, bool], name: str
+) -> None:
+    monkeypatch.setattr(device, "cpu_facts", lambda: flags)
+    assert fast_bfloat16(CPU) == name
+    dtype, why = pick_dtype("auto", CPU)
+    assert dtype == (torch.bfloat16 if name else torch.float32)
+    assert (name or "no bfloat16 matrix instructions") in why
+    assert pick_dtype("float32", CPU) == (torch.float32, "float32 as asked")
+    dtype, why = pick_dtype("bfloat16", CPU)
+    assert dtype == torch.bfloat16
+    assert ("slow" in why) == (not name)
+
+
+def test_a_torch_that_cannot_tell_gives_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert pick_dtype("auto", CPU)[0] == torch.float32
+
+
+def test_autocast_is_nothing_in_float32_and_halves_products_in_bfloat16() -> None:
+    one = torch.ones(2, 2)
+    with autocast(torch.float32, CPU):
+        assert (one @ one).dtype == torch.float32
+    with autocast(torch.bfloat16, CPU):
+        assert (one @ one).dtype == torch.bfloat16
+
+
+def test_peak_memory_grows_by_what_is_allocated() -> None:
+    before = peak_memory_gb(CPU)
+    block = torch.ones(60_000_000)  # 0.24 GB
+    grown = peak_memory_gb(CPU) - before
+    assert block.sum() == 60_000_000
+    assert 0 <= grown < 1
+    assert peak_memory_gb(CPU) >= 0.24
+
+
+def test_available_memory_is_positive_and_within_the_limit_of_the_container(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert available_memory_gb() > 0
+    monkeypatch.setattr(device, "CGROUP", tmp_path)
+    free = available_memory_gb(CPU)
+    (tmp_path / "memory.current").write_text("1000000\n")
+    (tmp_path / "memory.max").write_text("3000000\n")
+    assert available_memory_gb(CPU) == 0.002
+    (tmp_path / "memory.max").write_text("max\n")
+    assert available_memory_gb(CPU) == pytest.approx(free, rel=0.5)
+
+
+def test_the_machine_card_says_what_a_reader_needs_and_nothing_private() -> None:
+    facts = machine_facts()
+    assert set(facts) == {
+        *("device", "cpu", "cores", "memory_gb", "os", "python"),
+        *("torch", "transformers", "peft"),
+    }
+    assert all(facts.values())
+    text = json.dumps(facts)
+    assert socket.gethostname() not in text
+    assert str(Path.home()) not in text
+    assert getpass.getuser() not in text or len(getpass.getuser()) < 3
+
+
+def test_threads_are_the_physical_cores_unless_the_user_said_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    try:
+        assert set_threads() == before  # OMP_NUM_THREADS is set in every test
+        monkeypatch.delenv("OMP_NUM_THREADS")
+        assert set_threads() == cores() >= 1
+        tiny = torch.tensor([1e-30]) * torch.tensor([1e-10])
+        assert tiny.item() == 0.0
+    finally:
+        torch.set_num_threads(before)
+        torch.set_flush_denormal(False)
