@@ -116,7 +116,7 @@ def train(
     template = project.task.template
     if template.endswith(".jinja"):
         template = str(project.path / template)
-    inputs = stage.TrainInputs(set_, base, _base_path(project, base), template)
+    inputs = stage.TrainInputs(set_, base, base_path(project, base), template)
     name = name or (_unfinished(project) if resume else project.next_name("run"))
     return stage.run(config, inputs, project.place("run") / name, resume=resume)
 
@@ -166,7 +166,7 @@ def load_engine(folder: Path, renderer: Renderer | None = None) -> tuple[LocalEn
     return LocalEngine(model, renderer.tokenizer, stop_ids=renderer.stop_ids), renderer
 
 
-def _base_path(project: Project, base: str) -> Path | None:
+def base_path(project: Project, base: str) -> Path | None:
     """Where a base lies that is no directory and no hub id: the embedded one, or a pretrained run of this project."""
     if base == "default":
         from tunesmith.embedded import embedded_base

@@ -17,20 +17,9 @@ from tunesmith.core.records import Reject
 RAW = 400  # characters of a rejected row that are kept
 ROW_LISTS = ("messages", "conversations", "conversation")  # a list of objects that is a row and not the rows
 _SPACE = re.compile(r"\s*")
+_COMMAS = re.compile(r"[\s,]*")  # what stands between rows
+_BRACKETS = re.compile(r"[\s,\[\]]*")  # and where one array may follow another
 _DECODER = json.JSONDecoder()
-
-
-@dataclass(frozen=True, slots=True)
-class _Frame:
-    """What may stand between rows, and how a file ends that was not cut."""
-
-    between: re.Pattern[str]
-    closed: re.Pattern[str]
-
-
-_ARRAY = _Frame(re.compile(r"[\s,\[\]]*"), re.compile(r"\]\s*\Z"))  # several arrays in one file are one
-_INSIDE = _Frame(re.compile(r"[\s,]*"), re.compile(r"\][^\[\]{}]*\}\s*\Z"))  # the list in {"data": [...]}
-_LOOSE = _Frame(re.compile(r"[\s,]*"), re.compile(r"\}\s*\Z"))  # objects one after the other
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,21 +90,21 @@ def _json(text: str, name: str) -> Iterator[Record | Reject]:
     """An array of rows, an object that holds one, an object of rows by name, or objects one after the other."""
     start = _end(_SPACE, text, 0)
     if text[start] == "[":
-        return _elements(text, start, name, _ARRAY)
+        return _elements(text, start, name, _BRACKETS)
     try:
         value, end = _DECODER.raw_decode(text, start)
     except (ValueError, RecursionError):
         cut = next((begin for key, begin, end in _members(text, start) if end < 0 and key not in ROW_LISTS), None)
         inside = cut is not None and re.compile(r"\[\s*\{").match(text, cut)
-        return _elements(text, cut + 1, name, _INSIDE) if inside and cut else _elements(text, start, name, _LOOSE)
+        return _elements(text, cut + 1, name, _COMMAS) if inside and cut else _elements(text, start, name, _COMMAS)
     if _end(_SPACE, text, end) < len(text):
-        return _elements(text, start, name, _LOOSE)
+        return _elements(text, start, name, _COMMAS)
     if rows := _lone_list(value):
         begin = next(begin for key, begin, _ in _members(text, start) if key == rows)
-        return _elements(text, begin + 1, name, _INSIDE)
+        return _elements(text, begin + 1, name, _COMMAS)
     if len(value) > 1 and all(isinstance(item, dict) for item in value.values()):
         return _named(text, start, name)
-    return _elements(text, start, name, _LOOSE)
+    return _elements(text, start, name, _COMMAS)
 
 
 def _named(text: str, start: int, name: str) -> Iterator[Record | Reject]:
@@ -127,7 +116,7 @@ def _named(text: str, start: int, name: str) -> Iterator[Record | Reject]:
 
 def _members(text: str, start: int) -> Iterator[tuple[str, int, int]]:
     """(key, begin, end) of every value of an object; end is -1 for a value that cannot be parsed, which is the last."""
-    at = _end(_LOOSE.between, text, start + 1)
+    at = _end(_COMMAS, text, start + 1)
     while text[at : at + 1] == '"':
         try:
             key, at = _DECODER.raw_decode(text, at)
@@ -141,7 +130,7 @@ def _members(text: str, start: int) -> Iterator[tuple[str, int, int]]:
         yield key, begin, end
         if end < 0:
             return
-        at = _end(_LOOSE.between, text, end)
+        at = _end(_COMMAS, text, end)
 
 
 def _end(pattern: re.Pattern[str], text: str, at: int) -> int:
@@ -149,30 +138,35 @@ def _end(pattern: re.Pattern[str], text: str, at: int) -> int:
     return match.end() if match else at
 
 
-def _elements(text: str, at: int, name: str, frame: _Frame) -> Iterator[Record | Reject]:
+def _elements(text: str, at: int, name: str, between: re.Pattern[str]) -> Iterator[Record | Reject]:
     """Values one after the other until the list or the file ends.
 
     After a value that cannot be parsed, reading goes on at the next line that starts as the broken row did. Where there
-    is none, the broken row is the last of a file that was cut. Is the file closed all the same, DataError: how many
-    rows lie in the damage cannot be told.
+    is none the broken row is the last, if it breaks at the end of the file: the file was cut. Else DataError, because
+    how many rows lie in the damage cannot be told.
     """
     places = _Places(text)
-    while (at := _end(frame.between, text, at)) < len(text) and text[at] != "]":
+    while (at := _end(between, text, at)) < len(text) and text[at] != "]":
         line, column = places.at(at)
         try:
             value, end = _DECODER.raw_decode(text, at)
         except (ValueError, RecursionError) as error:
             broken = places.at(getattr(error, "pos", at))
             end = _next_row(text, at, text[at - column + 1 : at])
-            if end == len(text) and frame.closed.search(text):
+            if end == len(text) and not _cut(error, text):
                 where, fix = f"{name}:{broken[0]}:{broken[1]}", "mend that place, or write one object a line"
-                raise DataError(
-                    "damaged JSON, and no sign of where the next row starts", where=where, fix=fix
-                ) from error
+                raise DataError("damaged JSON; where the next row starts is unclear", where=where, fix=fix) from error
             yield _malformed(name, broken, error, text[at : min(end, at + RAW)], line)
         else:
             yield _record(name, line, value, text[at : min(end, at + RAW)])
         at = end
+
+
+def _cut(error: Exception, text: str) -> bool:
+    """Did the parser run into the end of the text? It names the start of an open string, or of a half word."""
+    if not isinstance(error, json.JSONDecodeError):
+        return False
+    return error.msg.startswith("Unterminated string") or error.pos >= len(text.rstrip()) - len("-Infinity")
 
 
 def _next_row(text: str, at: int, indent: str) -> int:

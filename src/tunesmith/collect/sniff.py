@@ -46,6 +46,7 @@ BOMS = (  # UTF-32 before UTF-16: its little-endian mark starts with UTF-16's
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 READS = "JSON, JSON lines, CSV or TSV"
+BARE = 0.1  # quotes are read as quotes unless this share of the records speaks against it
 SAMPLE = 200  # CSV records looked at to find the delimiter
 LONE_COLUMNS = ("text", "content", "document")  # the only headers under which one column is a table and not prose
 
@@ -177,7 +178,7 @@ def _dialect(text: str, name: str) -> Dialect:
 
 
 def _consistency(text: str, dialect: Dialect) -> tuple[float, int]:
-    """The share of records as wide as the header, and that width; 0 for a table of one column."""
+    """How many records are as wide as the header, from 0 to 1, and that width."""
     records = csv_reader((line + "\n" for line in text.lstrip("\n").split("\n")), dialect)
     widths: list[int] = []
     while len(widths) < SAMPLE:
@@ -189,4 +190,5 @@ def _consistency(text: str, dialect: Dialect) -> tuple[float, int]:
             break
     widths = [width for width in widths if width]  # blank lines are no records
     header = widths[0]
-    return (sum(width == header for width in widths) / len(widths), header) if header > 1 else (0.0, header)
+    share = sum(width == header for width in widths) / len(widths) if header > 1 else 0.0
+    return (share if dialect.quotes else share - BARE), header

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from tunesmith.core.records import Reject, Row
 from tunesmith.prepare.clean import answer_key, place, reject
-from tunesmith.text.similar import UnionFind, normalise
+from tunesmith.text.similar import UnionFind, cross_pairs, near_pairs, normalise, word_sets
 
 FRAME_SHARE, FRAME_LENGTH, FRAME_ROWS = 0.95, 20, 50  # of questions; characters; questions at least
 
@@ -25,7 +25,7 @@ def asked(row: Row) -> str:
 
 @dataclass(frozen=True)
 class Questions:
-    """The distinct questions of a set and of the set before it. `texts` are what is compared: without a shared frame."""
+    """The distinct questions of a set and of the set before it. `texts` is what is compared: no shared frame."""
 
     index: dict[str, int]
     texts: list[str]

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tunesmith.core.records import Row
-from tunesmith.prepare.groups import Groups, Questions, place
+from tunesmith.prepare.clean import place
+from tunesmith.prepare.groups import Groups, Questions
 from tunesmith.text.similar import cross_pairs, shingle_sets, word_sets
 
 SPLITS = ("train", "valid", "test")

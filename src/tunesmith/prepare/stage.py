@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -89,8 +88,7 @@ def run(
         **{name: finding.count for name, finding in findings.items()},
         "kind": kind(rows[0]),
     }
-    notes = _notes(splits, bare, asking, facts)
-    return _write(config, out, _Set(splits, rejects, facts, list(findings.values()), notes))
+    return _write(config, out, splits, rejects, facts, findings.values(), _notes(splits, bare, asking, facts))
 
 
 def receipt(artifact: Artifact) -> dict[str, Any]:
@@ -112,9 +110,11 @@ def _before(config: PrepareConfig, previous: Artifact | None) -> Mapping[str, Se
 
 def _notes(splits: Splits, bare: Unwrapped, asking: Questions, facts: dict[str, Any]) -> list[str]:
     """What was decided that the owner may not expect."""
-    notes = [f"taken off: {name}" for name in bare.names]
+    notes = [f"template taken off: {name}" for name in bare.names]
     if asking.frame:
         notes.append(f"nearly all questions share '{asking.frame}': they are compared without it")
+    leaks = f"{facts['leaked']} pairs of questions are alike across splits"
+    notes.append(f"{leaks}; in a random split it would be {facts['leaked_random_split']}")
     groups = Counter(row.meta.group for rows in splits.values() for row in rows)
     name, most = groups.most_common(1)[0]
     if 2 * most > facts["kept"] and len(groups) > 1:
@@ -124,31 +124,29 @@ def _notes(splits: Splits, bare: Unwrapped, asking: Questions, facts: dict[str, 
     return notes
 
 
-@dataclass(frozen=True)
-class _Set:
-    """All that is written."""
-
-    splits: Splits
-    rejects: Sequence[Reject]
-    facts: dict[str, Any]
-    findings: Sequence[Finding]
-    notes: Sequence[str]
-
-
-def _write(config: PrepareConfig, out: Path, made: _Set) -> Artifact:
+def _write(
+    config: PrepareConfig,
+    out: Path,
+    splits: Splits,
+    rejects: Sequence[Reject],
+    facts: dict[str, Any],
+    findings: Iterable[Finding],
+    notes: Sequence[str],
+) -> Artifact:
     settings = config.model_dump(mode="json")
-    rows = [dump(row.to_json()) for side in SPLITS for row in made.splits[side]]
-    contents = [dump([VERSION, settings, made.facts]), *rows, *(dump(reject.to_json()) for reject in made.rejects)]
+    rows = [dump(row.to_json()) for side in SPLITS for row in splits[side]]
+    rows += [dump(reject.to_json()) for reject in rejects]
+    contents = [dump([VERSION, settings, facts]), *rows]
     final = out / hashlib.sha256("\n".join(contents).encode()).hexdigest()[:12]
     if final.exists():
         return open_artifact(final, "set")
-    facts = {"set_id": final.name, "path": str(final), **made.facts}
+    facts = {"set_id": final.name, "path": str(final), **facts}
     with writing(final) as work:
         for side in SPLITS:
-            write_rows(work / f"{side}.jsonl", made.splits[side])
-        write_jsonl(work / "rejects.jsonl", (reject.to_json() for reject in made.rejects))
+            write_rows(work / f"{side}.jsonl", splits[side])
+        write_jsonl(work / "rejects.jsonl", (reject.to_json() for reject in rejects))
         write_json(work / "receipt.json", facts)
-        (work / "report.md").write_text(page(facts, made.findings, made.notes), encoding="utf-8", newline="\n")
-        for note in made.notes:
+        (work / "report.md").write_text(page(facts, findings, notes), encoding="utf-8", newline="\n")
+        for note in notes:
             say(note)
         return seal(work, final, "set", facts | {"config": settings})

@@ -27,6 +27,7 @@ from tunesmith.engine.base import Sampling
 from tunesmith.engine.local import LocalEngine
 from tunesmith.model import device as machine
 from tunesmith.model import optim
+from tunesmith.model.load import quiet
 from tunesmith.text.tokenizer import Tokenizer, train_bpe
 from tunesmith.train import loop
 from tunesmith.train.config import PretrainConfig
@@ -34,7 +35,7 @@ from tunesmith.train.objective import next_token
 from tunesmith.train.plan_batches import BlockSource, permutation
 
 _PROMPTS = ("Return the ", "The file ", "If the ")  # what the samples before and after go on from
-_MEASURED = 4  # steps timed before the real ones; the first is a warm-up
+_MEASURED = 6  # steps timed before the real ones; the first is a warm-up
 
 
 def run(config: PretrainConfig, documents: Sequence[str], out: Path, facts: dict[str, Any] | None = None) -> Artifact:
@@ -62,7 +63,8 @@ def run(config: PretrainConfig, documents: Sequence[str], out: Path, facts: dict
     say(f"  measured {1 / per_step:.1f} steps/s on this machine: {steps} steps{capped}")
     with writing(out) as work:
         state = _fit(config, steps, model, tokenizer, source, valid, autocast, work)
-        model.save_pretrained(_made(work / "model"))
+        with quiet():
+            model.save_pretrained(_made(work / "model"))
         tokenizer.save(work / "model")
         (work / "config.toml").write_text(to_toml("pretrain", config), encoding="utf-8")
         receipt = {
@@ -145,7 +147,7 @@ def _optimizers(config: PretrainConfig, model: PreTrainedModel, steps: int) -> o
 
 
 def _seconds_a_step(config: PretrainConfig, tokenizer: Tokenizer, source: BlockSource, autocast: Any) -> float:
-    """The median time of a few real steps of a throw-away model."""
+    """The time of the fastest of a few real steps of a throw-away model: what other processes took is not the machine."""
     model = build_model(config, tokenizer).to(machine.pick_device())
     settings = loop.Settings(_MEASURED, autocast=autocast)
     optimizers, times = _optimizers(config, model, _MEASURED), []
@@ -154,7 +156,7 @@ def _seconds_a_step(config: PretrainConfig, tokenizer: Tokenizer, source: BlockS
         loop.backward(model, source.step(step), next_token, settings)
         optimizers.step(step)
         times.append(time.monotonic() - began)
-    return float(np.median(times[1:]))
+    return min(times[1:])
 
 
 def _fit(

@@ -1,0 +1,266 @@
+"""The command line: a verb a stage. People read stderr; with --json the last line on stdout is one object."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from tunesmith import __version__
+from tunesmith.core.errors import Interrupted, TunesmithError, UsageError
+
+app = typer.Typer(
+    name="tunesmith",
+    help="Your own examples to a better small language model, with numbers that say whether it is better.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ProjectOption = Annotated[Path | None, typer.Option("--project", help="The project folder; found upwards from here.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+NameOption = Annotated[str | None, typer.Option("--name", help="Its name; the next number, where not given.")]
+SetOption = Annotated[str | None, typer.Option("--set", help="The set's id; the newest, where not given.")]
+RunOption = Annotated[str | None, typer.Option("--run", help="The run's name; the newest, where not given.")]
+Dtype = Literal["auto", "float32", "bfloat16"]
+
+
+def main() -> None:
+    """Run a verb; a user's mistake is a message and an exit code, never a traceback."""
+    try:
+        app()
+    except TunesmithError as error:
+        _fail(error)
+    except KeyboardInterrupt:
+        _fail(Interrupted("stopped"))
+
+
+def _fail(error: TunesmithError) -> None:
+    say(f"error: {error.render()}")
+    if "--json" in sys.argv:
+        facts = {"what": error.what, "where": error.where, "expected": error.expected, "fix": error.fix}
+        print(json.dumps({"error": facts, "exit_code": error.exit_code}))
+    sys.exit(error.exit_code)
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _project(folder: Path | None) -> Any:
+    from tunesmith.core.project import find_project
+    from tunesmith.loop import open_project
+
+    return open_project(folder or find_project().path)
+
+
+def _end(as_json: bool, facts: dict[str, Any], following: str) -> None:
+    """Every verb ends alike: its object for programs, the next command for people."""
+    if following:
+        say(f"next: {following}")
+    if as_json:
+        print(json.dumps(facts, ensure_ascii=False))
+
+
+def _pairs(values: list[str]) -> dict[str, str]:
+    """--map prompt=question --map completion=answer as a dict."""
+    broken = [v for v in values if v.count("=") != 1]
+    if broken:
+        raise UsageError(f"--map {broken[0]}", expected="ROLE=COLUMN, such as --map prompt=question")
+    return dict(v.split("=") for v in values)
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Option("--dir", help="Where the demo's project goes.")] = Path("tunesmith-demo"),
+    as_json: JsonOption = False,
+) -> None:
+    """The whole loop on data that every Python carries: from zero to a tuned, measured model, in minutes on a CPU."""
+    from tunesmith.demo import demo as run
+
+    _end(as_json, run(folder), f"cd {folder} && tunesmith show")
+
+
+@app.command()
+def new(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The project's folder.")],
+    data: Annotated[list[Path] | None, typer.Option("--data", help="Files to collect at once.")] = None,
+    base: Annotated[str, typer.Option("--base", help="default, a model directory, or a hub id.")] = "default",
+    mapping: Annotated[list[str] | None, typer.Option("--map", help="ROLE=COLUMN, where detection asks.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a project: a folder with tunesmith.toml, every setting written out with a comment."""
+    from tunesmith import loop
+
+    for file in data or []:
+        if not file.exists():
+            raise UsageError(f"{file} does not exist", fix="check the path after --data")
+    project = loop.new(folder, base)
+    say(f"made {folder}/tunesmith.toml")
+    if data:
+        loop.collect(project, data, _pairs(mapping or []))
+    _end(as_json, {"project": str(project.path)}, f"cd {folder} && tunesmith {'prepare' if data else 'collect FILE'}")
+
+
+@app.command()
+def collect(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="JSON, JSONL, CSV or TSV.")],
+    mapping: Annotated[list[str] | None, typer.Option("--map", help="ROLE=COLUMN, such as prompt=question.")] = None,
+    project: ProjectOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Read files as they are into canonical rows; what cannot be used is kept apart, with its line and the reason."""
+    from tunesmith import loop
+
+    raw = loop.collect(_project(project), files, _pairs(mapping or []))
+    facts = {"id": raw.name, "path": str(raw.path), **_some(raw.facts, "rows_in kept rejected")}
+    _end(as_json, facts, "tunesmith prepare")
+
+
+@app.command()
+def prepare(project: ProjectOption = None, as_json: JsonOption = False) -> None:
+    """Clean, take out duplicates, and split by groups, so that nothing in the test was seen in training."""
+    from tunesmith import loop
+    from tunesmith.prepare.stage import receipt
+
+    set_ = loop.prepare(_project(project))
+    facts = receipt(set_)
+    say(_lines(facts))
+    say(f"report: {set_.path / 'report.md'}")
+    _end(as_json, facts, "tunesmith train")
+
+
+@app.command()
+def pretrain(
+    name: NameOption = None,
+    set_name: SetOption = None,
+    max_steps: Annotated[int | None, typer.Option("--max-steps", help="Optimizer steps, at most.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Start weights and order.")] = None,
+    embedded: Annotated[bool, typer.Option("--embedded", help="Make the embedded base; needs no project.")] = False,
+    project: ProjectOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """A base from zero: a BPE tokenizer and a small Llama on the raw text of a set."""
+    if embedded:
+        from tunesmith.embedded import embedded_run
+
+        run = embedded_run()
+    else:
+        from tunesmith import loop
+
+        run = loop.pretrain(_project(project), name, set_name, max_steps=max_steps, seed=seed)
+    names = "method steps train_loss val_loss val_bpb tokens tokens_per_second total_parameters seconds peak_memory_gb"
+    facts = {"run": run.name, "path": str(run.path), **_some(run.facts, names)}
+    say(_lines(facts))
+    _end(as_json, facts, f"tunesmith train --base {'default' if embedded else run.name}")
+
+
+@app.command()
+def train(
+    name: NameOption = None,
+    method: Annotated[Literal["full", "lora"] | None, typer.Option("--method", help="Every weight, or LoRA.")] = None,
+    base: Annotated[str | None, typer.Option("--base", help="default, a directory, a hub id, or a run.")] = None,
+    set_name: SetOption = None,
+    max_steps: Annotated[int | None, typer.Option("--max-steps", help="Optimizer steps.")] = None,
+    num_epochs: Annotated[int | None, typer.Option("--num-epochs", help="Passes over the data.")] = None,
+    learning_rate: Annotated[float | None, typer.Option("--learning-rate", help="The highest one.")] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Examples a step.")] = None,
+    save_every: Annotated[int | None, typer.Option("--save-every", help="Steps between checkpoints.")] = None,
+    eval_every: Annotated[int | None, typer.Option("--eval-every", help="Steps between validations.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Order of the data, LoRA's start, dropout.")] = None,
+    dtype: Annotated[Dtype | None, typer.Option("--dtype", help="What is computed in.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run.")] = False,
+    project: ProjectOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tune the base on a set. Ctrl-C saves; --resume goes on to the same result."""
+    from tunesmith import loop
+    from tunesmith.train.stage import summary
+
+    flags = {"method": method, "max_steps": max_steps, "num_epochs": num_epochs, "learning_rate": learning_rate}
+    more = {"batch_size": batch_size, "save_every": save_every, "eval_every": eval_every, "seed": seed, "dtype": dtype}
+    run = loop.train(_project(project), name, base=base, set_name=set_name, resume=resume, **flags, **more)
+    facts = summary(run)
+    say(_lines(facts))
+    _end(as_json, facts, "tunesmith evaluate")
+
+
+@app.command()
+def evaluate(
+    run_name: RunOption = None,
+    set_name: SetOption = None,
+    name: NameOption = None,
+    split: Annotated[Literal["test", "valid"] | None, typer.Option("--split", help="The held-out rows.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", help="Answer only so many rows.")] = None,
+    project: ProjectOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Base and tuned on the same held-out rows: scores with intervals, errors before and after, a report."""
+    from tunesmith import loop
+    from tunesmith.core.jsonl import read_json
+    from tunesmith.evaluate.report import table
+    from tunesmith.evaluate.stage import summary
+
+    done = loop.evaluate(_project(project), name, run_name=run_name, set_name=set_name, split=split, limit=limit)
+    say(table(read_json(done.path / "report.json")))
+    say(f"report: {done.path / 'report.html'}")
+    _end(as_json, summary(done), "tunesmith show")
+
+
+@app.command()
+def show(
+    kind: Annotated[str | None, typer.Argument(help="raw, set, run or eval; everything, where not given.")] = None,
+    name: Annotated[str | None, typer.Argument(help="The artifact; the newest, where not given.")] = None,
+    row: Annotated[int | None, typer.Option("--row", help="A set's training row, rendered, its mask coloured.")] = None,
+    project: ProjectOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What the project has, and what an artifact says of itself."""
+    from tunesmith import views
+
+    found = _project(project)
+    if row is not None:
+        facts, text = views.row_view(found, name, row, colour=sys.stderr.isatty())
+    elif kind is None:
+        facts, text = views.overview(found)
+    else:
+        facts, text = views.artifact_view(found, kind, name)
+    say(text)
+    _end(as_json, facts, "")
+
+
+@app.command()
+def doctor(as_json: JsonOption = False) -> None:
+    """What this machine and installation can do, and what is wrong with them."""
+    from tunesmith import views
+
+    facts, problems = views.doctor()
+    say(_lines(facts))
+    for problem in problems:
+        say(f"problem: {problem}")
+    _end(as_json, {**facts, "problems": problems}, "tunesmith demo" if not problems else "")
+    if problems:
+        raise typer.Exit(1)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+def _some(facts: dict[str, Any], names: str) -> dict[str, Any]:
+    return {name: facts[name] for name in names.split() if name in facts}
+
+
+def _lines(facts: dict[str, Any]) -> str:
+    """Aligned key and value lines for people."""
+    width = max(map(len, facts))
+    shown = {k: f"{v:,}" if isinstance(v, int) and not isinstance(v, bool) else f"{v}" for k, v in facts.items()}
+    return "\n".join(f"  {key:<{width}}  {value}" for key, value in shown.items())
