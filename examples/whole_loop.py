@@ -3,9 +3,8 @@
     python examples/whole_loop.py BASE DATA.jsonl OUT
 
 BASE is a model directory or a hub id; DATA has one {"question": ..., "answer": ...} a line. Read it from top to bottom:
-it is what Tunesmith does, without its receipts, resume, LoRA and bfloat16; tests/test_whole_loop.py holds both to the
-same losses. It is for byte-level tokenizers (GPT-2, GPT-NeoX, Llama 3, Qwen): one that marks the start of a text (Llama
-2) would mark the start of each answer too, which the library takes out.
+it is what Tunesmith does, without receipts, resume, LoRA and bfloat16; tests/test_whole_loop.py holds both to the same
+losses. For byte-level tokenizers (GPT-2, GPT-NeoX, Llama 3, Qwen): Llama 2's would mark each answer as a new text.
 """
 
 import argparse
@@ -34,19 +33,6 @@ CHAT_TEMPLATE = (  # the same prompt in the language of every other tool, saved 
 
 
 # 1. The data ----------------------------------------------------------------------------------------------------------
-
-
-def read(path):
-    """All (question, answer) pairs of a file."""
-    pairs = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
-        try:
-            pairs += [(row["question"], row["answer"]) for row in ([json.loads(line)] if line.strip() else [])]
-        except (ValueError, KeyError, TypeError) as error:
-            raise SystemExit(f'{path}:{number}: not {{"question": ..., "answer": ...}} ({error!r})') from error
-    return pairs
-
-
 def split(pairs):
     """80 % train, 10 % valid, 10 % test by the hash of the question.
 
@@ -60,15 +46,13 @@ def split(pairs):
 
 
 # 2. Text to tokens ----------------------------------------------------------------------------------------------------
-
-
 def encode(tokenizer, question, answer=None):
     """Ids and labels; without an answer, the prompt that the model is asked with.
 
     A user who writes </s> means these four characters, so control tokens in the text are not parsed. Prompt and answer
     are tokenized apart: a token across their border would make the trained prompt another one than the asked prompt.
     """
-    start = [i for i in tokenizer("").input_ids if i == tokenizer.bos_token_id]  # where this tokenizer writes one
+    start = [i for i in tokenizer("").input_ids if i == tokenizer.bos_token_id]  # only some tokenizers write it
     plain = {"add_special_tokens": False, "split_special_tokens": True}
     prompt = start + tokenizer(PROMPT.format(question), **plain).input_ids
     # the end token is trained with the answer: it is how the model learns to stop
@@ -77,8 +61,6 @@ def encode(tokenizer, question, answer=None):
 
 
 # 3. Training ----------------------------------------------------------------------------------------------------------
-
-
 def summed_loss(model, examples):
     """The negative log-likelihood (nats) of all trained tokens, summed: the caller divides, once a step."""
     width = max(len(ids) for ids, _ in examples)
@@ -142,8 +124,6 @@ def train(model, train_examples, valid_examples, *, epochs, learning_rate, batch
 
 
 # 4. Is it better? -----------------------------------------------------------------------------------------------------
-
-
 def greedy(model, tokenizer, questions, limit):
     """One row at a time: no padding, and no row can change another's answer."""
     answers, end = [], tokenizer.eos_token_id
@@ -168,25 +148,22 @@ def scores(answers, references):
 
 
 # 5. The loop ----------------------------------------------------------------------------------------------------------
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("base", metavar="BASE")
-    parser.add_argument("data", metavar="DATA", type=Path)
-    parser.add_argument("out", metavar="OUT", type=Path)
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--learning-rate", type=float, default=1e-4)
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--seed", type=int, default=0)
+    for name, kind in {"base": str, "data": Path, "out": Path}.items():
+        parser.add_argument(name, metavar=name.upper(), type=kind)
+    defaults = {"epochs": 3, "learning_rate": 1e-4, "batch_size": 16, "seed": 0}
+    for name, value in defaults.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
     args = parser.parse_args()
     args.out.mkdir(parents=True)  # an earlier result is never overwritten
 
     tokenizer = AutoTokenizer.from_pretrained(args.base)
-    # float32, because bfloat16 has no room for an update of a thousandth of a weight
+    # float32, because a bfloat16 weight does not move when its update is a thousandth of it
     model = AutoModelForCausalLM.from_pretrained(args.base, dtype=torch.float32)
     model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-    rows = read(args.data)
+    lines = [json.loads(line) for line in args.data.read_text(encoding="utf-8").split("\n") if line.strip()]
+    rows = [(line["question"], line["answer"]) for line in lines]
     unique = list(dict.fromkeys(rows))  # a copy would count twice
     # too long rows are left out and counted, never cut: a cut takes the end of the answer and its stop token
     fitting = [pair for pair in unique if len(encode(tokenizer, *pair)[0]) < model.config.max_position_embeddings]
@@ -198,27 +175,25 @@ def main():
 
     data = {side: [encode(tokenizer, *pair) for pair in pairs] for side, pairs in sides.items()}
     questions, references = zip(*sides["test"], strict=True)
-    limit = math.ceil(1.5 * max(len(tokenizer(answer).input_ids) for _, answer in sides["train"]))
+    limit = math.ceil(1.5 * max(sum(label != IGNORE for label in labels) for _, labels in data["train"]))
     base = greedy(model, tokenizer, questions, limit)  # without its score, nobody knows what the training did
-    settings = {name: getattr(args, name) for name in ("epochs", "learning_rate", "batch_size", "seed")}
+    settings = {name: getattr(args, name) for name in defaults}
     step_losses, valid_losses = train(model, data["train"], data["valid"], **settings)
     tuned = greedy(model, tokenizer, questions, limit)
 
     results = {"base": scores(base, references), "tuned": scores(tuned, references)}
     for name, found in results.items():
-        print(f"{name:5}  exact match {found['exact_match']:.3f}  F1 {found['f1']:.3f}  n = {len(questions)}")
+        print(f"{name:5}", *(f" {metric} {value:.3f}" for metric, value in found.items()), f" n = {len(questions)}")
     # template and end token go with the weights: what serves this model must ask and stop as it was trained
-    start = "{{ bos_token }}" if tokenizer.bos_token_id in encode(tokenizer, "")[0] else ""
-    tokenizer.chat_template = start + CHAT_TEMPLATE
+    has_start = tokenizer.bos_token_id in encode(tokenizer, "")[0]
+    tokenizer.chat_template = "{{ bos_token }}" * has_start + CHAT_TEMPLATE
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.save_pretrained(args.out / "model")
     tokenizer.save_pretrained(args.out / "model")
-    answers = [
-        dict(zip(("question", "reference", "base", "tuned"), row, strict=True))
-        for row in zip(questions, references, base, tuned, strict=True)
-    ]
     facts = {"settings": settings, "step_losses": step_losses, "valid_losses": valid_losses, **results}
-    (args.out / "results.json").write_text(json.dumps({**facts, "answers": answers}, indent=2), encoding="utf-8")
+    columns = {"question": questions, "reference": references, "base": base, "tuned": tuned}
+    facts["answers"] = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    (args.out / "results.json").write_text(json.dumps(facts, indent=2), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ def _say_receipt(facts: dict[str, Any]) -> None:
         f"  {facts['rows_in']} rows in = {facts['kept']} kept + {sum(facts['rejected'].values())} rejected ({rejected})"
     )
     splits = ", ".join(f"{facts[part]} {part}" for part in ("train", "valid", "test"))
-    say(f"  {splits}; split by whole classes and functions, {facts['leaked']} near-duplicates across")
+    say(f"  {splits}; whole classes and functions are held out")
 
 
 def _say_base(base: Artifact) -> None:

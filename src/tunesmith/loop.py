@@ -14,6 +14,7 @@ from tunesmith.core.config import Config, to_toml
 from tunesmith.core.errors import DataError, UsageError
 from tunesmith.core.jsonl import read_rows
 from tunesmith.core.project import TOML, Project, TaskConfig
+from tunesmith.core.runlog import say
 
 if TYPE_CHECKING:
     from tunesmith.engine.local import LocalEngine
@@ -33,7 +34,7 @@ def stage_configs() -> dict[str, type[Config]]:
     from tunesmith.prepare.stage import PrepareConfig
     from tunesmith.train.config import PretrainConfig, TrainConfig
 
-    stages = {"collect": CollectConfig, "prepare": PrepareConfig, "train": TrainConfig}
+    stages: dict[str, type[Config]] = {"collect": CollectConfig, "prepare": PrepareConfig, "train": TrainConfig}
     return {**stages, "evaluate": EvaluateConfig, "pretrain": PretrainConfig}
 
 
@@ -75,7 +76,10 @@ def prepare(project: Project, **overrides: Any) -> Artifact:
         raise UsageError("nothing was collected yet", fix="tunesmith collect FILE")
     previous = project.open("set") if project.names("set") else None
     config = project.config("prepare", stage.PrepareConfig, **overrides)
-    return stage.run(config, raw, project.place("set"), previous, project.task.system)
+    set_ = stage.run(config, raw, project.place("set"), previous, project.task.system)
+    for note in set_.facts["notes"]:
+        say(f"  {note}")
+    return set_
 
 
 def pretrain(project: Project, name: str | None = None, set_name: str | None = None, **overrides: Any) -> Artifact:

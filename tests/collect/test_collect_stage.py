@@ -75,9 +75,9 @@ def test_every_config_field_changes_the_rows(tmp_path: Path, data: str, config: 
 
 def test_rows_of_several_files_keep_their_order_and_places(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
-    for path, question in ((tmp_path / "faq.csv", "one"), (tmp_path / "b/faq.csv", "two"), (tmp_path / "x.csv", "three")):
-        path.write_text(f"question,answer\n{question},yes\n")
     files = [tmp_path / "faq.csv", tmp_path / "b/faq.csv", tmp_path / "x.csv"]
+    for path, question in zip(files, ("one", "two", "three"), strict=True):
+        path.write_text(f"question,answer\n{question},yes\n")
     made = rows(run(CollectConfig(), files, tmp_path / "raw"))
     assert [row.question for row in made] == ["one", "two", "three"]
     assert len({row.meta.source for row in made}) == 3
@@ -92,7 +92,7 @@ def test_an_unsure_encoding_is_said_aloud(tmp_path: Path, capsys: pytest.Capture
 
 
 def test_damaged_bytes_cost_their_own_row(tmp_path: Path) -> None:
-    data = "question,answer\nÖl?,Ja.\nWas?,".encode() + b"\xff\nWär,Wär.\n"
+    data = "question,answer\nÖl?,Ja.\nWas?,@\nWär,Wär.\n".encode().replace(b"@", b"\xff")
     made = collect(tmp_path, "faq.csv", data)
     assert [row.question for row in rows(made)] == ["Öl?", "Wär"]
     assert made.facts["rejected"] == {"bad_characters": 1}

@@ -105,10 +105,8 @@ def test_a_quote_that_is_never_closed_costs_its_own_row_only() -> None:
 
 
 def test_where_quotes_do_not_quote_they_are_text() -> None:
-    assert seen('q\ta\n"So," he said\t1\n5" wide\t2') == [
-        (2, {"q": '"So," he said', "a": "1"}),
-        (3, {"q": '5" wide', "a": "2"}),
-    ]
+    found = seen('q\ta\n"So," he said\t1\n5" wide\t2')
+    assert found == [(2, {"q": '"So," he said', "a": "1"}), (3, {"q": '5" wide', "a": "2"})]
 
 
 @pytest.mark.parametrize("text", ["question,answer\n", "question,answer", "question;answer\n\n\n"])

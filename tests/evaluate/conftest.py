@@ -19,6 +19,7 @@ class FakeEngine:
     """Answers from a list, in order, and remembers what it was asked. An answer that ends in "…" did not stop."""
 
     answers: Callable[[int], str]
+    context: int = 1 << 20
     calls: list[tuple[list[list[int]], Sampling]] = field(default_factory=list)
 
     def generate(self, prompts: Sequence[Sequence[int]], sampling: Any) -> list[Generation]:

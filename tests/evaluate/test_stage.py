@@ -188,7 +188,7 @@ def test_rows_without_an_answer_are_counted_and_preferences_use_the_chosen_one(
     figures = report(artifact)
     assert (figures["n"], figures["rows"], figures["skipped"]) == (3, 5, {"no answer": 2})
     assert summary(artifact)["metrics"]["exact_match"]["tuned"] == 1.0
-    assert "Left out: 2 with no answer" in (artifact.path / "report.html").read_text("utf-8")
+    assert "Left out: 2 (no answer)" in (artifact.path / "report.html").read_text("utf-8")
 
 
 @pytest.mark.parametrize("test", [[], [Row(text="raw text only")]])
@@ -258,3 +258,13 @@ def test_values_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         EvaluateConfig(**wrong)
     assert EvaluateConfig().metrics == DEFAULT
+
+
+def test_a_prompt_that_leaves_no_room_for_an_answer_is_skipped_and_counted(inputs: Any, tmp_path: Path) -> None:
+    given = inputs()
+    given.base.context = 1  # a prompt is one token here, so nothing fits
+    with pytest.raises(DataError, match="nothing to evaluate on"):
+        evaluate(given, tmp_path)
+    given.base.context, given.renderer.prompt = 12, lambda messages: [0] * (int(messages[-1].content.split()[-1]) + 9)
+    figures = read_json(evaluate(given, tmp_path).path / "report.json")
+    assert (figures["n"], figures["skipped"]) == (3, {"prompt too long": 9})

@@ -6,15 +6,15 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
-from tunesmith.collect.mapping import Mapped, map_records
+from tunesmith.collect.mapping import map_records
 from tunesmith.collect.readers import Record, read, shown
-from tunesmith.collect.sniff import Sniffed, sniff
+from tunesmith.collect.sniff import sniff
+from tunesmith.collect.source import Source, nothing_left, tell
 from tunesmith.core.artifact import Artifact, open_artifact, seal, writing
 from tunesmith.core.config import Config
 from tunesmith.core.errors import DataError, UsageError
@@ -23,13 +23,6 @@ from tunesmith.core.records import Reject
 from tunesmith.core.runlog import say
 
 VERSION = 1  # of what the same bytes become; part of an artifact's name
-MEND = {  # reason -> what a user can do when no row is left
-    "label": "put the rows with good answers in a file without that column; judged answers are not learnt from yet",
-    "tools": "leave out tool calls, or the rows that hold them",
-    "media": "keep the rows that are text alone",
-    "no_answer": "end every conversation with the answer to learn",
-    "choices": "name the two columns to use: --map prompt=COLUMN --map completion=COLUMN",
-}
 
 
 class CollectConfig(Config):
@@ -39,34 +32,6 @@ class CollectConfig(Config):
     """which column fills which part, as in {prompt = "question", completion = "answer"}; empty to find out by vote"""
     encoding: str | None = None
     """the files' encoding, as in "cp1252"; None to find out"""
-
-
-@dataclass(frozen=True)
-class Source:
-    """One file, read and mapped."""
-
-    name: str
-    sha256: str
-    file: Sniffed
-    mapped: Mapped
-    rejects: list[Reject]
-
-    def facts(self) -> dict[str, Any]:
-        shape, kept = self.mapped.shape, len(self.mapped.rows)
-        return {
-            "file": self.name,
-            "sha256": self.sha256,
-            "encoding": self.file.encoding,
-            "container": self.file.container,
-            "shape": shape.kind,
-            "mapping": dict(shape.core),
-            "why": self.mapped.why,
-            "unused_columns": self.mapped.unused,
-            "values_kept_as_json": self.mapped.dumped,
-            "rows_in": kept + len(self.rejects),
-            "kept": kept,
-            "rejected": dict(Counter(reject.reason for reject in self.rejects)),
-        }
 
 
 def run(config: CollectConfig, files: Sequence[Path], out: Path) -> Artifact:
@@ -119,37 +84,14 @@ def _read(config: CollectConfig, name: str, data: bytes) -> Source:
     broken = [item for item in found if isinstance(item, Reject)]
     records = [item for item in found if isinstance(item, Record)]
     if not records:
-        raise _nothing_left(name, broken)
+        raise nothing_left(name, broken)
     mapped = map_records(records, name, config.map)
     rejects = sorted([*broken, *mapped.rejects], key=lambda reject: reject.line)
     if not mapped.rows:
-        raise _nothing_left(name, rejects)
+        raise nothing_left(name, rejects)
     source = Source(name, hashlib.sha256(data).hexdigest(), file, mapped, rejects)
-    _tell(source)
+    tell(source)
     return source
-
-
-def _nothing_left(name: str, rejects: list[Reject]) -> DataError:
-    if not rejects:
-        return DataError("there are no rows", where=name)
-    reason, count = Counter(reject.reason for reject in rejects).most_common(1)[0]
-    first = next(reject for reject in rejects if reject.reason == reason)
-    where = f"{name}:{first.line}"
-    why = f" ({first.detail.removeprefix(where).lstrip(': ')})" if first.detail else ""
-    what = f"no row is left: {count} of {len(rejects)} are rejected for '{reason}'{why}"
-    return DataError(what, where=where, fix=MEND.get(reason, ""))
-
-
-def _tell(source: Source) -> None:
-    """One line about a file, and one for each thing that its owner may not expect."""
-    facts = source.facts()
-    rejected = "".join(f", {n} {reason}" for reason, n in facts["rejected"].items())
-    how = f"{facts['container']}, {facts['encoding']}; {source.mapped.shape}, {facts['why']}"
-    say(f"{source.name}: {how}; {facts['rows_in']} rows, {facts['kept']} kept{rejected}")
-    if source.mapped.unused:
-        say(f"  columns not used: {', '.join(source.mapped.unused)}")
-    if source.mapped.dumped:
-        say(f"  values that are no text, kept as JSON: {source.mapped.dumped} rows")
 
 
 def _receipt(identity: str, sources: Sequence[Source]) -> dict[str, Any]:

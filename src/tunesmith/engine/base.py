@@ -47,6 +47,11 @@ class Score:
 
 
 class Engine(Protocol):
+    @property
+    def context(self) -> int:
+        """The most tokens that a prompt and its answer may have together."""
+        ...
+
     def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling | Sequence[Sampling]) -> list[Generation]:
         """One generation a prompt, in order. One Sampling for all, or one a prompt (its own limit, stops, seed)."""
         ...

@@ -93,21 +93,26 @@ def summary(artifact: Artifact) -> dict[str, Any]:
 
 
 def _held_out(config: EvaluateConfig, inputs: EvaluateInputs) -> tuple[list[Row], list[dict[str, str]], dict[str, Any]]:
-    """The rows to answer, the reference arms' answers to each, and the counts that the report states."""
+    """The rows to answer, the reference arms' answers to each, and the counts that the report states.
+
+    A row without an answer, or whose prompt leaves no room for one in the models' context, is skipped and counted.
+    """
     file = inputs.set_.path / f"{config.split}.jsonl"
     every = list(read_rows(file))
     for name, answers in inputs.reference_arms.items():
         if name in ("base", "tuned") or len(answers) != len(every):
             raise ValueError(f"arm '{name}' (not base, not tuned) has {len(answers)} answers for {len(every)} rows")
-    usable = [n for n, row in enumerate(every) if reference_of(row)]
+    answered = [n for n, row in enumerate(every) if reference_of(row)]
+    context = min(inputs.base.context, inputs.tuned.context)
+    usable = [n for n in answered if len(inputs.renderer.prompt(every[n].prompt)) < context]
     if not usable:
         fix = "prepare with more rows held out" if not every else "evaluate needs rows with an answer"
         raise DataError("nothing to evaluate on: no held-out row has an answer", where=str(file), fix=fix)
     by_hash = sorted(usable, key=lambda n: every[n].id)  # an id is a hash: its order is a fixed shuffle
     chosen = sorted(by_hash[: config.limit])
     arms = [{name: answers[n] for name, answers in inputs.reference_arms.items()} for n in chosen]
-    skipped = len(every) - len(usable)
-    counts = {"split": config.split, "rows": len(every), "skipped": {"no answer": skipped} if skipped else {}}
+    skipped = {"no answer": len(every) - len(answered), "prompt too long": len(answered) - len(usable)}
+    counts = {"split": config.split, "rows": len(every), "skipped": {why: n for why, n in skipped.items() if n}}
     return [every[n] for n in chosen], arms, counts
 
 

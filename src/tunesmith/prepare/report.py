@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tunesmith.core.records import Row
 from tunesmith.prepare.clean import place
-from tunesmith.prepare.groups import asked
-from tunesmith.prepare.residue import has_residue
+from tunesmith.prepare.groups import Questions, asked
+from tunesmith.prepare.residue import Unwrapped, has_residue
+from tunesmith.prepare.split import SPLITS, Splits
 from tunesmith.text.similar import normalise
 
 SHOWN = 10
@@ -73,6 +75,22 @@ def _constants(rows: Sequence[Row]) -> Finding:
 def _short(text: str) -> str:
     line = " ".join(text.split())
     return line if len(line) <= 90 else line[:87] + "..."
+
+
+def notes(splits: Splits, bare: Unwrapped, asking: Questions, facts: dict[str, Any]) -> list[str]:
+    """What was decided that the owner may not expect."""
+    out = [f"template taken off: {name}" for name in bare.names]
+    if asking.frame:
+        out.append(f"nearly all questions share '{asking.frame}': they are compared without it")
+    leaks = f"{facts['leaked']} pairs of questions are alike across splits"
+    out.append(f"{leaks}; in a random split it would be {facts['leaked_random_split']}")
+    groups = Counter(row.meta.group for rows in splits.values() for row in rows)
+    name, most = groups.most_common(1)[0]
+    if 2 * most > facts["kept"] and len(groups) > 1:
+        out.append(f"one group ({name}) holds {most} of {facts['kept']} rows: their questions are nearly the same")
+    if len(groups) < len(SPLITS):
+        out.append(f"the rows form only {len(groups)} group(s) of questions: not every split has rows")
+    return out
 
 
 def page(receipt: dict[str, Any], findings: Iterable[Finding], notes: Iterable[str]) -> str:

@@ -17,8 +17,8 @@ from tunesmith.core.jsonl import dump, read_rows, write_json, write_jsonl, write
 from tunesmith.core.records import Reject, Row
 from tunesmith.core.runlog import say
 from tunesmith.prepare.clean import check, drop_duplicates, kind, read, with_system
-from tunesmith.prepare.groups import Questions, alike, drop_near, group, questions, same_words
-from tunesmith.prepare.report import Finding, find, page
+from tunesmith.prepare.groups import alike, drop_near, group, questions, same_words
+from tunesmith.prepare.report import Finding, find, notes, page
 from tunesmith.prepare.residue import Unwrapped, unwrap
 from tunesmith.prepare.split import LEAK, SPLITS, Splits, leaked, random_split, split
 
@@ -88,7 +88,8 @@ def run(
         **{name: finding.count for name, finding in findings.items()},
         "kind": kind(rows[0]),
     }
-    return _write(config, out, splits, rejects, facts, findings.values(), _notes(splits, bare, asking, facts))
+    told = notes(splits, bare, asking, facts)
+    return _write(config, out, splits, rejects, facts, findings.values(), told)
 
 
 def receipt(artifact: Artifact) -> dict[str, Any]:
@@ -102,26 +103,10 @@ def _before(config: PrepareConfig, previous: Artifact | None) -> Mapping[str, Se
     if previous is None:
         return {}
     old, new = previous.facts["config"], config.model_dump(mode="json")
-    if changed := [key for key in SPLITTING if old[key] != new[key]]:
+    if changed := [key for key in SPLITTING if old.get(key) != new[key]]:
         say(f"{', '.join(changed)} changed since set {previous.name}: rows are split anew")
         return {}
     return {side: list(read_rows(previous.path / f"{side}.jsonl")) for side in SPLITS}
-
-
-def _notes(splits: Splits, bare: Unwrapped, asking: Questions, facts: dict[str, Any]) -> list[str]:
-    """What was decided that the owner may not expect."""
-    notes = [f"template taken off: {name}" for name in bare.names]
-    if asking.frame:
-        notes.append(f"nearly all questions share '{asking.frame}': they are compared without it")
-    leaks = f"{facts['leaked']} pairs of questions are alike across splits"
-    notes.append(f"{leaks}; in a random split it would be {facts['leaked_random_split']}")
-    groups = Counter(row.meta.group for rows in splits.values() for row in rows)
-    name, most = groups.most_common(1)[0]
-    if 2 * most > facts["kept"] and len(groups) > 1:
-        notes.append(f"one group ({name}) holds {most} of {facts['kept']} rows: their questions are nearly the same")
-    if len(groups) < len(SPLITS):
-        notes.append(f"the rows form only {len(groups)} groups of questions: not every split has rows")
-    return notes
 
 
 def _write(
@@ -131,7 +116,7 @@ def _write(
     rejects: Sequence[Reject],
     facts: dict[str, Any],
     findings: Iterable[Finding],
-    notes: Sequence[str],
+    told: Sequence[str],
 ) -> Artifact:
     settings = config.model_dump(mode="json")
     rows = [dump(row.to_json()) for side in SPLITS for row in splits[side]]
@@ -140,13 +125,11 @@ def _write(
     final = out / hashlib.sha256("\n".join(contents).encode()).hexdigest()[:12]
     if final.exists():
         return open_artifact(final, "set")
-    facts = {"set_id": final.name, "path": str(final), **facts}
+    facts = {"set_id": final.name, "path": str(final), **facts, "notes": list(told)}
     with writing(final) as work:
         for side in SPLITS:
             write_rows(work / f"{side}.jsonl", splits[side])
         write_jsonl(work / "rejects.jsonl", (reject.to_json() for reject in rejects))
         write_json(work / "receipt.json", facts)
-        (work / "report.md").write_text(page(facts, findings, notes), encoding="utf-8", newline="\n")
-        for note in notes:
-            say(note)
+        (work / "report.md").write_text(page(facts, findings, told), encoding="utf-8", newline="\n")
         return seal(work, final, "set", facts | {"config": settings})

@@ -7,6 +7,7 @@ so that whatever loads the model later makes the same prompt.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from functools import cache
@@ -76,8 +77,8 @@ def _raise(message: str) -> None:
     raise jinja2.TemplateError(message)
 
 
-def _tojson(value: Any, indent: int | None = None) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=indent)
+def _tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None, **more: Any) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, **more)
 
 
 @cache
@@ -96,7 +97,7 @@ class Template:
     """A compiled chat template of one tokenizer."""
 
     def __init__(self, source: str, tokenizer: Tokenizer) -> None:
-        self.source = source
+        self.source = re.sub("\r\n?", "\n", source)  # what reading it back from a file makes of it
         self._tokens = {"bos_token": tokenizer.bos_token or "", "eos_token": tokenizer.eos_token}
         try:
             self._compiled = _environment().from_string(source)
@@ -105,11 +106,8 @@ class Template:
 
     def render(self, messages: Sequence[dict[str, str]], *, generate: bool) -> str:
         """The prompt text. Raises jinja2.TemplateError where the template refuses these messages."""
-        return self._compiled.render(
-            messages=list(messages),
-            add_generation_prompt=generate,
-            date_string=_DATE.strftime("%d %b %Y"),
-            tools=None,
-            documents=None,
-            **self._tokens,
-        )
+        values = {"date_string": _DATE.strftime("%d %b %Y"), "tools": None, "documents": None, **self._tokens}
+        try:
+            return self._compiled.render(messages=list(messages), add_generation_prompt=generate, **values)
+        except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+            raise jinja2.TemplateError(f"{type(error).__name__}: {error}") from error

@@ -5,6 +5,7 @@ Built on the `tokenizers` library and the files of a Hugging Face model director
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -13,9 +14,10 @@ from typing import Any
 
 import tokenizers
 
-from tunesmith.core.errors import ModelError
+from tunesmith.core.errors import DataError, ModelError
 
 TEMPLATE_FILE = "chat_template.jinja"
+_ANCHORS = ("\n", ")", "0")  # what a text is put behind, so that it does not start; one that it does not melt into
 
 
 class Tokenizer:
@@ -36,10 +38,12 @@ class Tokenizer:
         pad = _token(config, "pad_token")
         pad_id = backend.token_to_id(pad) if pad else None
         self.pad_id: int = self.eos_id if pad_id is None else pad_id  # harmless: masks are made by length, never by id
-        self.control = self._control_tokens()
-        self._plain = self._plain_backend()
-        # SentencePiece-like tokenizers put a space mark before the text's first word; a later piece must not get one.
+        self.use_template(chat_template)
+        # SentencePiece-like tokenizers put a space mark before the text's first word; a later piece must not get one,
+        # unless the tokenizer starts anew after each control token.
         self._marks_start = "▁" in (backend.encode("a", add_special_tokens=False).tokens or [""])[0]
+        after = backend.encode(f"{self.eos_token}a", add_special_tokens=False).tokens[1:]
+        self.restarts = "▁" in (after or [""])[0]
 
     @classmethod
     def load(cls, path: Path) -> Tokenizer:
@@ -48,7 +52,7 @@ class Tokenizer:
         if not file.is_file():
             raise ModelError(f"{path} has no tokenizer.json", expected="a model directory with its fast tokenizer")
         try:
-            backend = tokenizers.Tokenizer.from_file(str(file))
+            backend = tokenizers.Tokenizer.from_buffer(file.read_bytes())
         except ValueError as error:
             raise ModelError(f"{file} is not a tokenizer: {error}") from error
         config = _read_config(path)
@@ -64,25 +68,58 @@ class Tokenizer:
         """Whether this tokenizer starts every text with its BOS token."""
         if self.bos_id is None:
             return False
-        return bool(self.config.get("add_bos_token")) or self.backend.encode("a").ids[0] == self.bos_id
+        return bool(self.config.get("add_bos_token")) or self.backend.encode("a").ids[:1] == [self.bos_id]
+
+    def use_template(self, source: str | None) -> None:
+        """Take a chat template, which is saved with the tokenizer: the added tokens that it writes become control."""
+        self.chat_template = source
+        self.control = self._control_tokens()
+        self._control_ids = frozenset(c.id for c in self.control.values())
+        self._plain = self._plain_backend()
 
     def encode(self, text: str, *, start: bool = True) -> list[int]:
         """Ids of plain text: control-token strings in it stay text, and nothing is added.
 
         `start` is False for a piece that follows others, so that no start-of-text mark is put before it.
+        Raises DataError on a character that this tokenizer can only write as a control token.
         """
-        if self._marks_start and not start:
-            encoding = self._plain.encode("\n" + text, add_special_tokens=False)
-            ids = [i for i, (_, end) in zip(encoding.ids, encoding.offsets, strict=True) if end > 1]
-        else:
-            ids = self._plain.encode(text, add_special_tokens=False).ids
-        if not self.control.keys().isdisjoint(text_controls := set(self._found(text))) and self._has_control(ids):
-            return self._encode_cut(text, text_controls, start)
-        return ids
+        ids, spans = self._encode(text, start)
+        cuts = {0, len(text)}
+        if not self._control_ids.isdisjoint(ids):  # a vocabulary with control strings as ordinary pieces
+            cuts |= {a + 1 for i, (a, b) in zip(ids, spans, strict=True) if self._is_control(i, text[a:b])}
+        if len(cuts) == 2:
+            return ids
+        places = itertools.pairwise(sorted(cuts))
+        return [i for a, b in places for i in self.encode(text[a:b], start=start and a == 0)]
+
+    def _encode(self, text: str, start: bool) -> tuple[list[int], list[tuple[int, int]]]:
+        """Ids, and the characters that each stands for."""
+        if start or not self._marks_start:
+            encoding = self._plain.encode(text, add_special_tokens=False)
+            return encoding.ids, encoding.offsets
+        for anchor in _ANCHORS:
+            encoding = self._plain.encode(anchor + text, add_special_tokens=False)
+            if all(a >= 1 or b <= 1 for a, b in encoding.offsets):
+                break
+        both = zip(encoding.ids, encoding.offsets, strict=True)
+        found = [(i, (max(0, a - 1), b - 1)) for i, (a, b) in both if b > 1]
+        return [i for i, _ in found], [span for _, span in found]
+
+    def _is_control(self, token: int, text: str) -> bool:
+        """Whether this piece of content became a control token, and not only the mark of an unknown character."""
+        name = str(self._plain.id_to_token(token))
+        if token not in self._control_ids or (token == self._unknown and name not in text):
+            return False
+        if len(text) < 2:
+            what = f"{text!r} can only be written as the control token {name!r}"
+            raise DataError(what, fix="take the character out of the row")
+        return True
 
     def encode_many(self, texts: list[str]) -> list[list[int]]:
         """Ids of many plain texts, in parallel; the fast path for raw text."""
-        return [e.ids for e in self._plain.encode_batch_fast(texts, add_special_tokens=False)]
+        found = [e.ids for e in self._plain.encode_batch_fast(texts, add_special_tokens=False)]
+        safe = (self._control_ids.isdisjoint(ids) for ids in found)
+        return [ids if fine else self.encode(text) for ids, text, fine in zip(found, texts, safe, strict=True)]
 
     def decode(self, ids: Iterable[int], keep_special: bool = False) -> str:
         return str(self.backend.decode(list(ids), skip_special_tokens=not keep_special))
@@ -126,19 +163,9 @@ class Tokenizer:
             token["special"] = token["special"] or token["content"] in self.control
         plain = tokenizers.Tokenizer.from_str(json.dumps(spec))
         plain.encode_special_tokens = True
+        model = spec["model"]
+        self._unknown = model.get("unk_id", plain.token_to_id(model.get("unk_token") or ""))
         return plain
-
-    def _found(self, text: str) -> list[str]:
-        return self._pattern.findall(text) if self.control else []
-
-    def _has_control(self, ids: list[int]) -> bool:
-        return not {c.id for c in self.control.values()}.isdisjoint(ids)
-
-    def _encode_cut(self, text: str, found: set[str], start: bool) -> list[int]:
-        """For vocabularies that hold control strings as ordinary pieces: cut after each one's first character."""
-        cut = re.compile("|".join(f"(?<={re.escape(t[0])})(?={re.escape(t[1:])})" for t in sorted(found)))
-        pieces = [p for p in cut.split(text) if p]
-        return [i for n, p in enumerate(pieces) for i in self.encode(p, start=start and n == 0)]
 
 
 class _Control:
@@ -158,7 +185,13 @@ def _read_config(path: Path) -> dict[str, Any]:
     config: dict[str, Any] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         if (path / name).is_file():
-            config |= {k: v for k, v in json.loads((path / name).read_text("utf-8")).items() if v is not None}
+            try:
+                found = json.loads((path / name).read_text("utf-8"))
+            except ValueError as error:
+                raise ModelError(f"{path / name} cannot be read: {error}", fix="download the model again") from error
+            if not isinstance(found, dict):
+                raise ModelError(f"{path / name} holds a {type(found).__name__}", expected="a JSON object")
+            config |= {k: v for k, v in found.items() if v is not None}
     return config
 
 

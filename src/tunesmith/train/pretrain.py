@@ -147,7 +147,7 @@ def _optimizers(config: PretrainConfig, model: PreTrainedModel, steps: int) -> o
 
 
 def _seconds_a_step(config: PretrainConfig, tokenizer: Tokenizer, source: BlockSource, autocast: Any) -> float:
-    """The time of the fastest of a few real steps of a throw-away model: what other processes took is not the machine."""
+    """The fastest of a few real steps of a throw-away model: what other processes take is not the machine's."""
     model = build_model(config, tokenizer).to(machine.pick_device())
     settings = loop.Settings(_MEASURED, autocast=autocast)
     optimizers, times = _optimizers(config, model, _MEASURED), []
