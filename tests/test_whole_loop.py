@@ -182,3 +182,9 @@ def test_plain_transformers_load_what_the_script_saved_and_ask_and_stop_as_it_wa
     assert model.generation_config.eos_token_id == tokenizer.eos_token_id
     first = json.loads((out / "results.json").read_text())["answers"][0]
     assert twin.greedy(model.eval(), tokenizer, [first["question"]], 64) == [first["tuned"]]
+
+
+def test_the_twin_has_at_most_200_lines_and_nothing_of_the_library() -> None:
+    lines = SCRIPT.read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 200
+    assert not [line for line in lines if line.startswith(("import tunesmith", "from tunesmith"))]

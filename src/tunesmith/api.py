@@ -40,8 +40,8 @@ class Model:
     def save(self, folder: str | Path) -> Path:
         """Copy the model directory (weights, tokenizer, chat template) to a folder that does not exist yet."""
         target = Path(folder)
-        if target.exists() and any(target.iterdir()):
-            raise UsageError(f"{target} is not empty", fix="save to a new folder")
+        if target.is_file() or (target.is_dir() and any(target.iterdir())):
+            raise UsageError(f"{target} is taken", fix="save to a new folder")
         shutil.copytree(self.run.path / "model", target, dirs_exist_ok=True)
         return target
 
@@ -64,8 +64,9 @@ def finetune(
     is what, where detection asks. `settings`: any field of TrainConfig, such as method="lora" or num_epochs=2.
     """
     folder = Path(project) if project is not None else Path(Path(data).stem)
-    if not Path(data).exists():
-        raise UsageError(f"{data} does not exist", fix="check the path of the data")
+    loop.check_files([Path(data)])
+    if folder.is_file():
+        raise UsageError(f"{folder} is a file, so it cannot be the project", fix="give project=FOLDER")
     found = loop.open_project(folder) if (folder / TOML).is_file() else loop.new(folder, base)
     loop.collect(found, [Path(data)], map)
     loop.prepare(found)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import re
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from tunesmith import __version__
-from tunesmith.core.errors import Interrupted, TunesmithError, UsageError
+from tunesmith.core.errors import Interrupted, ResourceError, TunesmithError, UsageError
 
 app = typer.Typer(
     name="tunesmith",
@@ -34,11 +37,34 @@ def main() -> None:
         app()
     except TunesmithError as error:
         _fail(error)
-    except KeyboardInterrupt:
-        _fail(Interrupted("stopped"))
+    except SystemExit as end:
+        if end.code == Interrupted.exit_code:  # what typer makes of Ctrl-C, without a word
+            _fail(Interrupted("stopped", fix="tunesmith show, which lists what is unfinished"))
+        raise
+    except (OSError, MemoryError) as error:
+        _fail(_of_system(error))
+    except RuntimeError as error:
+        if not re.search("out of memory|can't allocate memory", str(error)):  # torch's words on a GPU and on a CPU
+            raise
+        _fail(_of_system(MemoryError(str(error).splitlines()[0])))
+
+
+def _of_system(error: OSError | MemoryError) -> TunesmithError:
+    """What the operating system refused: no room (5), or a place that cannot be read or written (2)."""
+    from tunesmith.core.artifact import FULL
+
+    if isinstance(error, MemoryError):
+        less = "lower micro_batch_tokens or max_length in tunesmith.toml, take --method lora, or a smaller base"
+        return ResourceError(f"memory ran out{f': {error}' if str(error) else ''}", fix=less)
+    what = FULL.get(error.errno or 0) or error.strerror or str(error)
+    where = str(error.filename or "")
+    if error.errno in FULL or error.errno in (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+        return ResourceError(what, where=where, fix="free some space and run the same command again")
+    return UsageError(what, where=where, fix="check the path and its permissions")
 
 
 def _fail(error: TunesmithError) -> None:
+    error.fix = _in_project(error.fix)
     say(f"error: {error.render()}")
     if "--json" in sys.argv:
         facts = {"what": error.what, "where": error.where, "expected": error.expected, "fix": error.fix}
@@ -59,18 +85,32 @@ def _project(folder: Path | None) -> Any:
 
 def _end(as_json: bool, facts: dict[str, Any], following: str) -> None:
     """Every verb ends alike: its object for programs, the next command for people."""
+    from tunesmith.core.runlog import finite
+
     if following:
-        say(f"next: {following}")
+        say(f"next: {_in_project(following)}")
     if as_json:
-        print(json.dumps(facts, ensure_ascii=False))
+        print(json.dumps(finite(facts), allow_nan=False))
+
+
+def _in_project(command: str) -> str:
+    """A command to type next: with --project where this one was given it."""
+    words = sys.argv[1:]
+    given = [value for word, value in zip(words, [*words[1:], ""], strict=True) if word == "--project"]
+    given += [word.removeprefix("--project=") for word in words if word.startswith("--project=")]
+    verbs = "collect|prepare|pretrain(?! --embedded)|train|evaluate|show"
+    return re.sub(rf"\btunesmith ({verbs})\b", rf"\g<0> --project {given[-1]}", command) if given else command
 
 
 def _pairs(values: list[str]) -> dict[str, str]:
     """--map prompt=question --map completion=answer as a dict."""
-    broken = [v for v in values if v.count("=") != 1]
-    if broken:
-        raise UsageError(f"--map {broken[0]}", expected="ROLE=COLUMN, such as --map prompt=question")
-    return dict(v.split("=") for v in values)
+    pairs = [(role, column) for role, _, column in (value.partition("=") for value in values)]
+    for value, (role, column) in zip(values, pairs, strict=True):
+        if not role or not column:
+            raise UsageError(f"--map {value}", expected="ROLE=COLUMN, such as --map prompt=question")
+        if [other for other, _ in pairs].count(role) > 1:
+            raise UsageError(f"--map {role}=... is given twice", expected="one column a role")
+    return dict(pairs)
 
 
 @app.command()
@@ -95,13 +135,20 @@ def new(
     """Make a project: a folder with tunesmith.toml, every setting written out with a comment."""
     from tunesmith import loop
 
-    for file in data or []:
-        if not file.exists():
-            raise UsageError(f"{file} does not exist", fix="check the path after --data")
+    pairs = _pairs(mapping or [])
+    if pairs and not data:
+        raise UsageError("--map without --data", expected="the files whose columns it names")
+    loop.check_files(data or [])
     project = loop.new(folder, base)
+    try:
+        if data:
+            loop.collect(project, data, pairs)
+    except (TunesmithError, OSError):  # leave nothing, so that the same command can be run again with what was missing
+        (folder / "tunesmith.toml").unlink()
+        with suppress(OSError):  # it held something before
+            folder.rmdir()
+        raise
     say(f"made {folder}/tunesmith.toml")
-    if data:
-        loop.collect(project, data, _pairs(mapping or []))
     _end(as_json, {"project": str(project.path)}, f"cd {folder} && tunesmith {'prepare' if data else 'collect FILE'}")
 
 
@@ -145,6 +192,9 @@ def pretrain(
 ) -> None:
     """A base from zero: a BPE tokenizer and a small Llama on the raw text of a set."""
     if embedded:
+        others = {"--name": name, "--set": set_name, "--max-steps": max_steps, "--seed": seed, "--project": project}
+        if clash := [flag for flag, value in others.items() if value is not None]:
+            raise UsageError(f"{clash[0]} with --embedded", expected="--embedded alone: that base is always the same")
         from tunesmith.embedded import embedded_run
 
         run = embedded_run()
@@ -178,11 +228,12 @@ def train(
 ) -> None:
     """Tune the base on a set. Ctrl-C saves; --resume goes on to the same result."""
     from tunesmith import loop
-    from tunesmith.train.stage import summary
 
     flags = {"method": method, "max_steps": max_steps, "num_epochs": num_epochs, "learning_rate": learning_rate}
     more = {"batch_size": batch_size, "save_every": save_every, "eval_every": eval_every, "seed": seed, "dtype": dtype}
     run = loop.train(_project(project), name, base=base, set_name=set_name, resume=resume, **flags, **more)
+    from tunesmith.train.stage import summary  # seconds to import: not before what can be wrong without it
+
     facts = summary(run)
     say(_lines(facts))
     _end(as_json, facts, "tunesmith evaluate")
@@ -222,8 +273,10 @@ def show(
     from tunesmith import views
 
     found = _project(project)
-    if row is not None:
+    if row is not None and kind in (None, "set"):
         facts, text = views.row_view(found, name, row, colour=sys.stderr.isatty())
+    elif row is not None:
+        raise UsageError(f"--row of a {kind}", expected="a set's row", fix=f"tunesmith show set --row {row}")
     elif kind is None:
         facts, text = views.overview(found)
     else:

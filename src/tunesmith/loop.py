@@ -5,14 +5,17 @@ The faces (command line, Python, studio) call these functions and nothing below 
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunesmith.core.artifact import Artifact, open_artifact
-from tunesmith.core.config import Config, to_toml
-from tunesmith.core.errors import DataError, UsageError
-from tunesmith.core.jsonl import read_rows
+from tunesmith.core.artifact import MANIFEST, Artifact, disk_errors, fsync_path, open_artifact
+from tunesmith.core.config import C, Config, make, to_toml
+from tunesmith.core.errors import DataError, ModelError, UsageError, did_you_mean
+from tunesmith.core.jsonl import read_json, read_rows, write_json
 from tunesmith.core.project import TOML, Project, TaskConfig
 from tunesmith.core.runlog import say
 
@@ -45,7 +48,8 @@ def new(folder: Path, base: str = "default", settings: dict[str, dict[str, Any]]
     """
     if (folder / TOML).exists():
         raise UsageError(f"{folder} is a project already", fix=f"cd {folder} && tunesmith collect FILE")
-    base = str(Path(base).resolve()) if Path(base).is_dir() else base
+    folder_of_base = Path(base).expanduser()
+    base = str(folder_of_base.resolve()) if base != "default" and folder_of_base.is_dir() else base
     parts = [to_toml("task", TaskConfig(name=folder.resolve().name, base=base))]
     parts += [to_toml(name, kind(**(settings or {}).get(name, {}))) for name, kind in stage_configs().items()]
     folder.mkdir(parents=True, exist_ok=True)
@@ -60,11 +64,25 @@ def open_project(folder: Path) -> Project:
     return project
 
 
+def check_files(files: Sequence[Path]) -> None:
+    """Raise UsageError, with the nearest name there is, where one of the files is missing or is a folder."""
+    for file in files:
+        if file.is_dir():
+            raise UsageError(f"{file} is a folder", expected="a file of examples", fix=f"name its files: {file}/*")
+        if not file.exists():
+            near = [path.name for path in file.parent.iterdir()] if file.parent.is_dir() else []
+            raise UsageError(f"{file} does not exist", fix=did_you_mean(file.name, near) or "check the path")
+
+
 def collect(project: Project, files: Sequence[Path], mapping: dict[str, str] | None = None) -> Artifact:
+    """Files as raw rows. A file of a name that was collected before takes the place of the old one."""
     from tunesmith.collect import stage
 
-    config = project.config("collect", stage.CollectConfig, map=mapping or None)
-    return stage.run(config, files, project.place("raw"))
+    check_files(files)
+    config = _config(project, "collect", stage.CollectConfig, map=mapping or None)
+    made = stage.run(config, files, project.place("raw"))
+    raw = [open_artifact(project.place("raw") / name, "raw") for name in project.names("raw")]
+    return made if made.name in [one.name for one in _current(raw)] else _renew(made)
 
 
 def prepare(project: Project, **overrides: Any) -> Artifact:
@@ -74,9 +92,13 @@ def prepare(project: Project, **overrides: Any) -> Artifact:
     raw = [open_artifact(project.place("raw") / name, "raw") for name in project.names("raw")]
     if not raw:
         raise UsageError("nothing was collected yet", fix="tunesmith collect FILE")
+    current = _current(raw)
+    _say_replaced(raw, current)
     previous = project.open("set") if project.names("set") else None
-    config = project.config("prepare", stage.PrepareConfig, **overrides)
-    set_ = stage.run(config, raw, project.place("set"), previous, project.task.system)
+    config = _config(project, "prepare", stage.PrepareConfig, **overrides)
+    set_ = stage.run(config, current, project.place("set"), previous, project.task.system)
+    if project.names("set")[-1] != set_.name:
+        set_ = _renew(set_)
     for note in set_.facts["notes"]:
         say(f"  {note}")
     return set_
@@ -92,9 +114,9 @@ def pretrain(project: Project, name: str | None = None, set_name: str | None = N
     if not texts:
         fix = "collect files whose rows have a text, in a project of their own"
         raise DataError(f"the set {set_.name} holds conversations, and pretraining needs raw text", fix=fix)
-    config = project.config("pretrain", PretrainConfig, **overrides)
+    config = _config(project, "pretrain", PretrainConfig, **overrides)
     facts = {"base": "", "set": set_.name, "data_hash": set_.hash}
-    return stage.run(config, texts, project.place("run") / (name or project.next_name("run")), facts)
+    return stage.run(config, texts, _place(project, "run", name), facts)
 
 
 def train(
@@ -106,23 +128,29 @@ def train(
     resume: bool = False,
     **overrides: Any,
 ) -> Artifact:
-    """The project's base (or another) tuned on its newest set (or another)."""
-    from tunesmith.train import stage
+    """The project's base (or another) tuned on its newest set (or another).
+
+    With `resume`, base, set and config are those that the unfinished run was started with.
+    """
     from tunesmith.train.config import TrainConfig
 
-    base = base or project.task.base
-    if overrides.get("max_steps") is not None:  # a horizon on the command line replaces the file's
-        project.sections.get("train", {}).pop("num_epochs", None)
-    elif overrides.get("num_epochs") is not None:
-        project.sections.get("train", {}).pop("max_steps", None)
-    config = project.config("train", TrainConfig, **overrides)
-    set_ = project.open("set", set_name)
-    template = project.task.template
-    if template.endswith(".jinja"):
-        template = str(project.path / template)
-    inputs = stage.TrainInputs(set_, base, base_path(project, base), template)
-    name = name or (_unfinished(project) if resume else project.next_name("run"))
-    return stage.run(config, inputs, project.place("run") / name, resume=resume)
+    out = _place(project, "run", name or (_unfinished(project) if resume else None))
+    started = _started(out) if resume else {}
+    file = started.get("config") or project.config("train", TrainConfig).model_dump(exclude_unset=True)
+    for one, other in (("max_steps", "num_epochs"), ("num_epochs", "max_steps")):
+        if overrides.get(one) is not None:  # a horizon on the command line replaces the file's
+            file.pop(other, None)
+    config = _under(file, TrainConfig, overrides, f"{project.path / TOML} [train]")
+    set_ = project.open("set", set_name or started.get("set"))
+    path = Path(started["base_path"]) if started and base is None else None
+    base = base or started.get("base") or project.task.base
+    if path is None or not path.is_dir():
+        path = base_path(project, base)
+    from tunesmith.train import stage  # seconds to import: not before what can be wrong without it
+
+    inputs = stage.TrainInputs(set_, base, path, template(project))
+    with disk_errors(out):  # also what safetensors says of a full disk
+        return stage.run(config, inputs, out, resume=resume)
 
 
 def evaluate(
@@ -141,20 +169,25 @@ def evaluate(
 
     run = project.open("run", run_name)
     set_ = project.open("set", set_name or run.facts.get("set"))
-    config = project.config("evaluate", stage.EvaluateConfig, **overrides)
+    config = _config(project, "evaluate", stage.EvaluateConfig, **overrides)
+    out = _place(project, "eval", name)
     base, tuned, renderer = engines(run)
     rows, held_out = (list(read_rows(set_.path / f"{part}.jsonl")) for part in ("train", config.split))
     arms = {"majority": majority(rows, held_out), "bm25": bm25_copy(rows, held_out)} if rows and held_out else {}
     inputs = stage.EvaluateInputs(set_, base, tuned, renderer, run, {**arms, **(more_arms or {})})
-    return stage.run(config, inputs, project.place("eval") / (name or project.next_name("eval")))
+    return stage.run(config, inputs, out)
 
 
 def engines(run: Artifact) -> tuple[LocalEngine, LocalEngine, Renderer]:
     """(base, tuned, renderer) of a run: the same prompts for both."""
     if "base_path" not in run.facts:
         raise UsageError(f"the run {run.name} has no base to compare with: it was pretrained", fix="tunesmith train")
+    base = Path(run.facts["base_path"])
+    if not base.is_dir():
+        fix = "tunesmith pretrain --embedded" if run.facts["base"] == "default" else "put it back, or train again"
+        raise ModelError(f"the base of {run.name} is gone: {base}", fix=fix)
     tuned, renderer = load_engine(run.path / "model")
-    return load_engine(Path(run.facts["base_path"]), renderer)[0], tuned, renderer
+    return load_engine(base, renderer)[0], tuned, renderer
 
 
 def load_engine(folder: Path, renderer: Renderer | None = None) -> tuple[LocalEngine, Renderer]:
@@ -171,12 +204,93 @@ def load_engine(folder: Path, renderer: Renderer | None = None) -> tuple[LocalEn
 
 
 def base_path(project: Project, base: str) -> Path | None:
-    """Where a base lies that is no directory and no hub id: the embedded one, or a pretrained run of this project."""
+    """Where a base lies: the embedded one, a run of this project, or a directory here or in the project.
+
+    None where it is none of these: a hub id, or a mistake.
+    """
     if base == "default":
         from tunesmith.embedded import embedded_base
 
         return embedded_base()
-    return project.open("run", base).path / "model" if base in project.names("run") else None
+    if base in project.names("run"):
+        return project.open("run", base).path / "model"
+    places = (Path(base).expanduser(), project.path / base)
+    return next((place.resolve() for place in places if place.is_dir()), None)  # a receipt must hold in any folder
+
+
+def template(project: Project) -> str:
+    """The name of the task's template, or the path of its file: relative to the project."""
+    name = project.task.template
+    return str(project.path / name) if name.endswith(".jinja") else name
+
+
+def _config(project: Project, section: str, kind: type[C], **overrides: Any) -> C:
+    """The file's section, then the flags that were given."""
+    file = project.config(section, kind).model_dump(exclude_unset=True)
+    return _under(file, kind, overrides, f"{project.path / TOML} [{section}]")
+
+
+def _under(file: dict[str, Any], kind: type[C], overrides: dict[str, Any], where: str) -> C:
+    """The file's values under the flags; a flag that is wrong by itself is not blamed on the file."""
+    given = {key: value for key, value in overrides.items() if value is not None}
+    try:
+        return make(kind, file | given, where)
+    except UsageError:
+        make(kind, given)
+        raise
+
+
+def _place(project: Project, kind: str, name: str | None) -> Path:
+    """Where a new artifact goes. Raises UsageError on a name that is no plain folder name."""
+    if name is not None and (not re.fullmatch(r"\w[\w.-]*", name) or name.endswith(".partial")):
+        raise UsageError(f"'{name}' cannot be a name", expected="letters, digits, '-', '_' and '.', such as run-2")
+    return project.place(kind) / (name or project.next_name(kind))
+
+
+def _files(raw: Artifact) -> set[str]:
+    """The names of the files that were collected together; of lessons, none."""
+    return {file["file"] for file in raw.facts.get("files", ())}
+
+
+def _current(raw: Sequence[Artifact]) -> list[Artifact]:
+    """Of raw artifacts (oldest first) those whose files were not all collected again since."""
+    kept = []
+    for number, one in enumerate(raw, 1):
+        later = {file for other in raw[number:] for file in _files(other)}
+        if not _files(one) or not _files(one) <= later:
+            kept.append(one)
+    return kept
+
+
+def _say_replaced(raw: Sequence[Artifact], current: Sequence[Artifact]) -> None:
+    """Which files count in their newest form only, and which count twice because of what they came with."""
+    names = [one.name for one in current]
+    for one in raw:
+        if one.name not in names:
+            names_of_files = ", ".join(sorted(_files(one)))
+            say(f"  {names_of_files}: collected again since, so data/raw/{one.name} is left out")
+            say("    (a file of the same name takes the place of the old one; rename it to keep both)")
+    for number, one in enumerate(current, 1):
+        again = _files(one) & {file for other in current[number:] for file in _files(other)}
+        if again:
+            rest = ", ".join(sorted(_files(one) - again))
+            say(f"  {', '.join(sorted(again))}: the old rows in data/raw/{one.name} count too; collect {rest} again")
+
+
+def _renew(made: Artifact) -> Artifact:
+    """What was there already and is asked for again becomes the newest, which is what later verbs take."""
+    manifest = made.manifest | {"created": datetime.now(UTC).isoformat()}
+    new = made.path / f"{MANIFEST}.new"
+    write_json(new, manifest)
+    fsync_path(new)
+    os.replace(new, made.path / MANIFEST)
+    return Artifact(made.path, made.kind, manifest)
+
+
+def _started(out: Path) -> dict[str, Any]:
+    """The receipt of an unfinished run; empty where it was stopped before it wrote one."""
+    file = out.with_name(out.name + ".partial") / "receipt.json"
+    return dict(read_json(file)) if file.is_file() else {}
 
 
 def _unfinished(project: Project) -> str:

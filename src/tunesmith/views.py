@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tunesmith.core.artifact import Artifact
+from tunesmith.core.artifact import MANIFEST
 from tunesmith.core.errors import UsageError, did_you_mean
 from tunesmith.core.jsonl import read_json, read_rows
 from tunesmith.core.project import PLACES, Project, cache_dir
@@ -28,9 +29,10 @@ def overview(project: Project) -> tuple[dict[str, Any], str]:
     """Every artifact of a project, a line each."""
     lines, facts = [f"{project.task.name}: base {project.task.base}"], {}
     for kind in PLACES:
-        names = project.names(kind)
-        facts[kind] = names
-        lines += [f"  {kind:<4} {name:<14} {_line(project.open(kind, name))}" for name in names]
+        facts[kind] = project.names(kind)
+        for name in facts[kind]:  # not opened: that would read every weight of every run
+            manifest = read_json(project.place(kind) / name / MANIFEST)
+            lines.append(f"  {kind:<4} {name:<14} {_line(kind, manifest['facts'])}")
     if project.place("run").is_dir():
         unfinished = sorted(p.name.removesuffix(".partial") for p in project.place("run").glob("*.partial"))
         facts["unfinished"] = unfinished
@@ -56,10 +58,11 @@ def artifact_view(project: Project, kind: str, name: str | None) -> tuple[dict[s
 
 def row_view(project: Project, name: str | None, number: int, *, colour: bool) -> tuple[dict[str, Any], str]:
     """A training row as the model sees it: rendered by the base's own template, trained tokens marked."""
-    from tunesmith.loop import base_path
+    from tunesmith.loop import base_path, template
     from tunesmith.model.load import ensure_fast_tokenizer, resolve
     from tunesmith.text.render import Renderer
     from tunesmith.text.tokenizer import Tokenizer
+    from tunesmith.train.config import TrainConfig
 
     set_ = project.open("set", name)
     rows = list(read_rows(set_.path / "train.jsonl"))
@@ -67,7 +70,8 @@ def row_view(project: Project, name: str | None, number: int, *, colour: bool) -
         raise UsageError(f"{set_.name} has no training row {number}", expected=f"1 to {len(rows)}")
     base = base_path(project, project.task.base) or resolve(project.task.base)
     tokenizer = Tokenizer.load(ensure_fast_tokenizer(base, cache_dir() / "tokenizers"))
-    examples = Renderer(tokenizer, project.task.template).render(rows[number - 1])
+    train_on = project.config("train", TrainConfig).train_on
+    examples = Renderer(tokenizer, template(project), train_on).render(rows[number - 1])
     lines = []
     for example in examples:
         runs = itertools.groupby(zip(example.ids, example.mask, strict=True), key=lambda pair: pair[1])
@@ -78,8 +82,11 @@ def row_view(project: Project, name: str | None, number: int, *, colour: bool) -
     return {"set": set_.name, "row": number, "id": rows[number - 1].id, "examples": facts}, "\n".join(lines)
 
 
-def doctor() -> tuple[dict[str, Any], list[str]]:
-    """(facts, problems) of this machine and installation. A check that cannot run is a problem, not a pass."""
+def doctor(least_gb: float = 1.0) -> tuple[dict[str, Any], list[str]]:
+    """(facts, problems) of this machine and installation. A check that cannot run is a problem, not a pass.
+
+    `least_gb`: free disk and memory below this many GB (of 1e9 bytes) are problems.
+    """
     problems = []
     try:
         from tunesmith.model.device import available_memory_gb, machine_facts, pick_device, pick_dtype
@@ -89,10 +96,12 @@ def doctor() -> tuple[dict[str, Any], list[str]]:
     cache = cache_dir()
     near = next(p for p in (cache, *cache.parents) if p.exists())
     free = shutil.disk_usage(near).free / 1e9
-    if free < 1:
+    if free < least_gb:
         problems.append(f"only {free:.2f} GB free for the cache ({cache})")
-    if available_memory_gb() < 1:
+    if available_memory_gb() < least_gb:
         problems.append(f"only {available_memory_gb():.2f} GB of memory free")
+    if not near.is_dir() or not os.access(near, os.W_OK):
+        problems.append(f"the cache cannot be written: {near}")
     bases = sorted(p.name for p in (cache / "bases").glob("base-*") if p.is_dir())
     facts = {
         "tunesmith": version("tunesmith"),
@@ -106,9 +115,8 @@ def doctor() -> tuple[dict[str, Any], list[str]]:
     return facts, problems
 
 
-def _line(artifact: Artifact) -> str:
-    facts = artifact.facts
-    return ", ".join(f"{name} {_brief(facts[name])}" for name in _FACTS[artifact.kind] if facts.get(name) is not None)
+def _line(kind: str, facts: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {_brief(facts[name])}" for name in _FACTS[kind] if facts.get(name) is not None)
 
 
 def _brief(value: Any) -> str:

@@ -39,15 +39,19 @@ def adamw(parameters: Iterable[nn.Parameter], lr: float, weight_decay: float) ->
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, betas=(0.9, 0.95), eps=1e-8, fused=True)
 
 
-def muon_adamw(model: nn.Module, muon_lr: float, adam_lr: float) -> list[torch.optim.Optimizer]:
+def muon_adamw(
+    model: nn.Module, muon_lr: float, adam_lr: float, weight_decay: float = 0.0
+) -> list[torch.optim.Optimizer]:
     """Muon on the matrices inside the blocks, AdamW on embeddings, head and vectors (Jordan et al. 2024)."""
     embeddings = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
-    head = getattr(model, "lm_head", None)
-    apart = embeddings | ({id(p) for p in head.parameters()} if head is not None else set())
+    output = getattr(model, "get_output_embeddings", None)
+    head = output() if callable(output) else None
+    apart = embeddings | ({id(p) for p in head.parameters()} if isinstance(head, nn.Module) else set())
     inner = [p for p in model.parameters() if p.requires_grad and p.ndim == 2 and id(p) not in apart]
     chosen = {id(p) for p in inner}
     rest = [p for p in model.parameters() if p.requires_grad and id(p) not in chosen]
-    return [torch.optim.Muon(inner, lr=muon_lr, weight_decay=0.0), adamw(rest, adam_lr, 0.0)]
+    muon = [torch.optim.Muon(inner, lr=muon_lr, weight_decay=weight_decay)] if inner else []
+    return [*muon, *([adamw(rest, adam_lr, weight_decay)] if rest else [])]  # LoRA has matrices only
 
 
 class Optimizers:

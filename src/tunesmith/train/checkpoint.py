@@ -6,7 +6,6 @@ the data needs no state: it is a function of (seed, step).
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -17,7 +16,8 @@ from torch import nn
 
 from tunesmith.core.artifact import Artifact, open_artifact, seal, writing
 from tunesmith.core.errors import DataError, ResourceError
-from tunesmith.core.runlog import say
+from tunesmith.core.jsonl import read_json, write_json
+from tunesmith.core.runlog import finite, say
 from tunesmith.model.optim import Optimizers
 from tunesmith.train.loop import State
 
@@ -47,8 +47,9 @@ def save(folder: Path, model: nn.Module, optimizers: Optimizers, state: State, r
                 {k: v.cpu().contiguous() for k, v in optimizers.tensors().items()}, work / "optimizer.safetensors"
             )
             save_file(_random_state(), work / "random.safetensors")
-            (work / "state.json").write_text(json.dumps(state.to_json()), encoding="utf-8")
-            seal(work, final, "checkpoint", {"step": state.step, "run": run_hash})
+            facts = {"step": state.step, "run": run_hash}
+            write_json(work / "state.json", {"run": run_hash, "state": finite(state.to_json())})
+            seal(work, final, "checkpoint", facts)
     except ResourceError as error:
         say(f"warning: checkpoint at step {state.step} was not saved: {error.what}. Training goes on.")
         return
@@ -57,16 +58,19 @@ def save(folder: Path, model: nn.Module, optimizers: Optimizers, state: State, r
 
 def latest(folder: Path, run_hash: str) -> Artifact | None:
     """The newest checkpoint that is whole; a corrupt one is set aside, loudly. Raises DataError for another run's."""
-    for path in sorted(folder.glob("step-??????"), reverse=True):
+    for path in folder.glob(".step-*.tmp"):  # half written when the process was killed
+        shutil.rmtree(path)
+    for path in reversed(_saved(folder)):
         try:
             found = open_artifact(path, "checkpoint")
+            run = read_json(path / "state.json")["run"]
         except (DataError, KeyError) as error:
-            say(
-                f"warning: {path.name} is corrupt ({error}); it is kept as {path.name}.corrupt and an older one is used"
-            )
-            path.rename(path.with_name(path.name + ".corrupt"))
+            aside = path.with_name(path.name + ".corrupt")
+            say(f"warning: {path.name} is corrupt ({error}); it is kept as {aside.name} and an older one is used")
+            shutil.rmtree(aside, ignore_errors=True)
+            path.rename(aside)
             continue
-        if found.facts["run"] != run_hash:
+        if run != run_hash:
             what = "this run was started with another config, data set, base or template"
             raise DataError(what, fix="resume with the same settings, or choose another --name")
         return found
@@ -87,7 +91,18 @@ def load(found: Artifact, model: nn.Module, optimizers: Optimizers | None = None
         torch.set_rng_state(random["cpu"])
         if torch.cuda.is_available():
             torch.cuda.set_rng_state_all([random[f"cuda{i}"] for i in range(torch.cuda.device_count())])
-    return State(**json.loads((found.path / "state.json").read_text("utf-8")))
+    return State(**read_json(found.path / "state.json")["state"])
+
+
+def restore_best(folder: Path, model: nn.Module, state: State) -> None:
+    """Put the best weights back at the end. Where their checkpoint is lost, the last ones stay, and it is said."""
+    if state.best_step in (0, state.step):
+        return
+    try:
+        load(open_artifact(folder / f"step-{state.best_step:06d}", "checkpoint"), model)
+    except DataError as error:
+        say(f"warning: the best checkpoint is lost ({error.what}); the weights of step {state.step} are kept instead")
+        state.best_step, state.best_val_loss = state.step, state.val_loss
 
 
 def _random_state() -> dict[str, torch.Tensor]:
@@ -115,7 +130,20 @@ def _check_space(folder: Path, model: nn.Module, optimizers: Optimizers) -> None
 
 def _retain(folder: Path, best_step: int) -> None:
     """Delete only after the new one is safe; never the best, never the newest two."""
-    found = sorted(folder.glob("step-??????"))
-    for path in found[:-KEEP]:
-        if path.name != f"step-{best_step:06d}":
+    for path in _saved(folder)[:-KEEP]:
+        if _step(path) != best_step:
             shutil.rmtree(path)
+
+
+def newest_step(folder: Path) -> int:
+    """The step of the newest checkpoint, or 0."""
+    return max(map(_step, _saved(folder)), default=0)
+
+
+def _saved(folder: Path) -> list[Path]:
+    """The checkpoints, oldest first; by number, because a name may have more digits than another."""
+    return sorted((p for p in folder.glob("step-*") if p.name.removeprefix("step-").isdigit()), key=_step)
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))

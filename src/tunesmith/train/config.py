@@ -54,7 +54,7 @@ class TrainConfig(Config):
     eval_every: int | None = Field(default=None, ge=1)
     """steps between validations; an epoch, where not given"""
     save_every: int | None = Field(default=None, ge=1)
-    """steps between checkpoints; at each validation that is the best so far, where not given"""
+    """steps between checkpoints, besides those of the best validations; an epoch where nothing is validated"""
     sample_every: int | None = Field(default=None, ge=0)
     """steps between samples of fixed prompts; an epoch, where not given; 0 for none"""
     early_stopping_patience: int = Field(default=3, ge=0)
@@ -110,6 +110,14 @@ class PretrainConfig(Config):
     """start weights, order of the documents and blocks"""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """what matrix products are computed in; auto takes bfloat16 where the machine is fast at it"""
+
+    @model_validator(mode="after")
+    def _fits(self) -> PretrainConfig:
+        if self.dim % (2 * self.num_heads):
+            raise ValueError("dim / num_heads must be a whole, even number: rotary positions turn pairs")
+        if self.block > self.context:
+            raise ValueError("block must not exceed context: longer texts would never have been trained")
+        return self
 
 
 def decide(config: TrainConfig, rows: int, parameters: int) -> TrainConfig:

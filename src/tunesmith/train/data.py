@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tunesmith.core.errors import DataError, ModelError
@@ -13,10 +13,11 @@ from tunesmith.text.render import Example, Renderer, check_example
 
 @dataclass(frozen=True)
 class Examples:
-    """What is trained, and what was skipped: rows = len(kept rows) + len(skipped)."""
+    """What is trained, of how many rows, and what was skipped: rows in = rows + len(skipped)."""
 
     kept: list[Example]
     skipped: list[dict[str, Any]] = field(default_factory=list)
+    rows: int = 0
 
     @property
     def trained_tokens(self) -> int:
@@ -42,20 +43,25 @@ def build(rows: Iterable[Row], renderer: Renderer, max_length: int) -> Examples:
     Rows longer than `max_length` tokens are skipped, never cut: a cut would take the answer's end or its stop token.
     Raises ModelError on a failed check, DataError for preference rows, which this objective would misuse.
     """
-    out = Examples([])
+    kept: list[Example] = []
+    skipped: list[dict[str, Any]] = []
+    count = 0
     for row in rows:
         if row.chosen is not None or row.rejected is not None:
             what = "the set holds preference rows (chosen, rejected), and this training uses answers only"
             where = f"{row.meta.source}:{row.meta.line}"
             raise DataError(what, where=where, fix="prepare question/answer rows; preference training is not built yet")
+        if not row.text and not any(m.role == "assistant" for m in row.messages):
+            skipped.append(_skip(row, "no_answer", "no message of the assistant"))
+            continue
         try:
             found = renderer.render(row)
         except DataError as error:
-            out.skipped.append(_skip(row, "template", error.what))
+            skipped.append(_skip(row, "template", error.what))
             continue
         longest = max(len(e.ids) for e in found)
         if longest > max_length:
-            out.skipped.append(_skip(row, "too_long", f"{longest} tokens, the limit is {max_length}"))
+            skipped.append(_skip(row, "too_long", f"{longest} tokens, the limit is {max_length}"))
             continue
         for example in found:
             problem = check_example(example, renderer)
@@ -63,8 +69,23 @@ def build(rows: Iterable[Row], renderer: Renderer, max_length: int) -> Examples:
                 raise ModelError(
                     f"row {row.id} cannot be trained: {problem}", where=f"{row.meta.source}:{row.meta.line}"
                 )
-            out.kept.append(example)
-    return out
+        kept += found
+        count += 1
+    return Examples(kept, skipped, count)
+
+
+def answered(row: Row) -> Row:
+    """A row up to its last answer."""
+    last = max((i for i, m in enumerate(row.messages) if m.role == "assistant"), default=-1)
+    return replace(row, messages=row.messages[: last + 1])
+
+
+def question_and_answer(row: Row, renderer: Renderer) -> tuple[list[int], list[int]]:
+    """Ids of a row's last prompt and of its answer. Raw text is cut in the middle."""
+    if row.text:
+        ids = renderer.render(row)[0].ids
+        return ids[: len(ids) // 2], ids[len(ids) // 2 :]
+    return renderer.prompt(row.prompt), renderer.tokenizer.encode(row.answer, start=False)
 
 
 def _skip(row: Row, reason: str, detail: str) -> dict[str, Any]:

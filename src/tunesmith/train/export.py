@@ -16,11 +16,13 @@ from peft import PeftModel
 from transformers import GenerationConfig, PreTrainedModel
 
 from tunesmith.core.errors import ModelError
-from tunesmith.core.records import Message, Row
+from tunesmith.core.jsonl import read_json, write_json
+from tunesmith.core.records import Row
 from tunesmith.engine.base import Sampling
 from tunesmith.engine.local import LocalEngine
 from tunesmith.model.load import quiet
 from tunesmith.text.render import Renderer
+from tunesmith.train.data import question_and_answer
 
 _PROBES = 4  # prompts compared between trainer, base and the fresh process
 _PROBE_TOKENS = 24
@@ -30,22 +32,21 @@ _PROBE_TOKENS = 24
 class Probe:
     """What a model says to fixed prompts: greedy token ids, and log-probabilities of the true answers."""
 
-    messages: list[list[dict[str, str]]]
+    rows: list[dict[str, Any]]
     prompts: list[list[int]]
     outputs: list[list[int]]
     logprobs: list[float]
 
 
 def probe(model: PreTrainedModel, renderer: Renderer, rows: Sequence[Row]) -> Probe:
-    """Ask the model the first few prompts that fit its context."""
-    engine = LocalEngine(model, renderer.tokenizer)
-    rows = [r for r in rows if r.messages][:_PROBES]
-    prompts = [renderer.prompt(r.prompt) for r in rows]
-    answers = [renderer.tokenizer.encode(r.answer, start=False)[:_PROBE_TOKENS] for r in rows]
+    """Ask the model the first few prompts."""
+    engine = LocalEngine(model, renderer.tokenizer, stop_ids=renderer.stop_ids)
+    asked = [question_and_answer(row, renderer) for row in rows[:_PROBES]]
+    prompts = [prompt for prompt, _ in asked]
     outputs = engine.generate(prompts, Sampling(max_new_tokens=_PROBE_TOKENS))
-    scores = engine.score(list(zip(prompts, answers, strict=True)))
-    messages = [[m.to_json() for m in r.prompt] for r in rows]
-    return Probe(messages, prompts, [list(o.ids) for o in outputs], [lp for s in scores for lp in s.logprobs])
+    scores = engine.score([(prompt, answer[:_PROBE_TOKENS]) for prompt, answer in asked])
+    logprobs = [lp for s in scores for lp in s.logprobs]
+    return Probe([r.to_json() for r in rows[:_PROBES]], prompts, [list(o.ids) for o in outputs], logprobs)
 
 
 def save_model(model: PreTrainedModel | PeftModel, renderer: Renderer, folder: Path, dtype: torch.dtype) -> None:
@@ -77,7 +78,7 @@ def verify(folder: Path, trained: Probe, before: Probe) -> dict[str, Any]:
     if change == 0.0:
         what = "training changed nothing: the tuned model gives exactly the base's probabilities"
         raise ModelError(what, fix="raise --learning-rate or --max-steps")
-    fresh = _ask_fresh(folder, trained.messages)
+    fresh = _ask_fresh(folder, trained.rows)
     same_prompts, same_outputs = fresh["prompts"] == trained.prompts, fresh["outputs"] == trained.outputs
     if not (same_prompts and same_outputs):
         part = "outputs" if same_prompts else "prompt ids"
@@ -91,10 +92,10 @@ def verify(folder: Path, trained: Probe, before: Probe) -> dict[str, Any]:
     }
 
 
-def _ask_fresh(folder: Path, messages: list[list[dict[str, str]]]) -> dict[str, Any]:
+def _ask_fresh(folder: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         ask, answer = Path(scratch, "ask.json"), Path(scratch, "answer.json")
-        ask.write_text(json.dumps({"messages": messages, "threads": torch.get_num_threads()}), encoding="utf-8")
+        write_json(ask, {"rows": rows, "threads": torch.get_num_threads()})
         command = [sys.executable, "-m", "tunesmith.train.export", str(folder), str(ask), str(answer)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -110,12 +111,13 @@ def _answer_fresh(folder: Path, ask: Path, answer: Path) -> None:
     from tunesmith.model.load import load_trained, stored_dtype
     from tunesmith.text.tokenizer import Tokenizer
 
-    asked = json.loads(ask.read_text("utf-8"))
+    asked = read_json(ask)
     set_threads()
     torch.set_num_threads(asked["threads"])
     renderer = Renderer(Tokenizer.load(folder))
-    prompts = [renderer.prompt([Message(**m) for m in messages]) for messages in asked["messages"]]
-    engine = LocalEngine(load_trained(folder, stored_dtype(folder)), renderer.tokenizer)
+    prompts = [question_and_answer(Row.from_json(row), renderer)[0] for row in asked["rows"]]
+    model = load_trained(folder, stored_dtype(folder))
+    engine = LocalEngine(model, renderer.tokenizer, stop_ids=renderer.stop_ids)
     outputs = engine.generate(prompts, Sampling(max_new_tokens=_PROBE_TOKENS))
     answer.write_text(json.dumps({"prompts": prompts, "outputs": [list(o.ids) for o in outputs]}), encoding="utf-8")
 

@@ -211,12 +211,14 @@ def _evaluate(model: nn.Module, settings: Settings, hooks: Hooks, state: State) 
         return False
     state.val_loss = hooks.validate()
     _close_window(state)
-    improved = state.best_val_loss is None or state.val_loss < state.best_val_loss
+    best = math.inf if state.best_val_loss is None else state.best_val_loss
+    improved = state.val_loss < best  # never one that is not a number
     state.evals_without_gain = 0 if improved else state.evals_without_gain + 1
     if improved:
         state.best_val_loss, state.best_step = state.val_loss, state.step
     if hooks.log:
         hooks.log.write({"step": state.step, "train_loss_mean": state.train_loss, "val_loss": state.val_loss})
     if hooks.progress:
-        hooks.progress.say(f"  step {state.step}: train loss {state.train_loss:.3f}, val loss {state.val_loss:.3f}")
+        train = math.nan if state.train_loss is None else state.train_loss
+        hooks.progress.say(f"  step {state.step}: train loss {train:.3f}, val loss {state.val_loss:.3f}")
     return improved

@@ -14,7 +14,7 @@ Objective = Callable[[nn.Module, MicroBatch], Tensor]
 
 
 def next_token(model: nn.Module, micro: MicroBatch) -> Tensor:
-    """Sum of the negative log-likelihood (nats, float32) of every labelled token, given all before it."""
+    """Sum of the negative log-likelihood (nats, at least float32) of every labelled token, given all before it."""
     device = next(model.parameters()).device
     ids = torch.from_numpy(micro.input_ids).to(device)
     labels = torch.from_numpy(micro.labels).to(device)
@@ -25,4 +25,5 @@ def next_token(model: nn.Module, micro: MicroBatch) -> Tensor:
     chosen = targets != IGNORE
     if not bool(chosen.all()):  # float32 softmax only where a token is trained: the rest would be thrown away
         logits, targets = logits[chosen], targets[chosen]
-    return F.cross_entropy(logits.flatten(0, -2).float(), targets.flatten(), reduction="sum")
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    return F.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="sum")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import Any
 
@@ -169,20 +169,22 @@ def _fit(
     autocast: Any,
     work: Path,
 ) -> loop.State:
-    log, samples = RunLog(work / "metrics.jsonl"), RunLog(work / "samples.jsonl")
     held = BlockSource(valid, config.block, config.batch_size, _micro_tokens(config)).all()
-    _sample(model, tokenizer, 0, samples)
     settings = loop.Settings(steps, eval_every=min(config.eval_every, steps), autocast=autocast)
-    with loop.stop_signals() as stop, Progress("pretraining", steps) as progress:
+    with (
+        closing(RunLog(work / "metrics.jsonl")) as log,
+        closing(RunLog(work / "samples.jsonl")) as samples,
+        loop.stop_signals() as stop,
+        Progress("pretraining", steps) as progress,
+    ):
+        _sample(model, tokenizer, 0, samples)
         hooks = loop.Hooks(validate=lambda: loop.mean_loss(model, held, autocast), log=log, progress=progress)
         state = loop.fit(model, source, _optimizers(config, model, steps), settings, hooks=hooks, stop=stop)
+        _sample(model.eval(), tokenizer, state.step, samples)
     if stop.requested and state.step < steps:
         raise Interrupted(
             f"stopped at step {state.step} of {steps}; nothing was kept", fix="run the same command again"
         )
-    _sample(model.eval(), tokenizer, state.step, samples)
-    log.close()
-    samples.close()
     return state
 
 

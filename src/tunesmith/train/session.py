@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,9 @@ from tunesmith.model.shape import check_memory, stored_parameters
 from tunesmith.text.render import Renderer
 from tunesmith.train import checkpoint, loop
 from tunesmith.train.config import TrainConfig
-from tunesmith.train.data import Data
+from tunesmith.train.data import Data, question_and_answer
 from tunesmith.train.plan_batches import ExampleSource
+from tunesmith.train.unfinished import run_hash
 
 
 def prepare_model(config: TrainConfig, base: Path, receipt: dict[str, Any]) -> tuple[PreTrainedModel, torch.dtype]:
@@ -61,28 +61,32 @@ def fit_model(
 ) -> loop.State:
     """The loop between its hooks. Raises Interrupted when it was asked to stop."""
     optimizers, settings = _optimizers(config, model), _settings(config, dtype, bool(data.valid.kept))
-    folder, run_hash = work / "checkpoints", _run_hash(receipt)
-    found = checkpoint.latest(folder, run_hash) if folder.is_dir() else None
+    folder, own = work / "checkpoints", run_hash(receipt)
+    found = checkpoint.latest(folder, own) if folder.is_dir() else None
     state = checkpoint.load(found, model, optimizers) if found else loop.State()
     micro, pad = config.micro_batch_tokens, renderer.tokenizer.pad_id
     valid = ExampleSource(data.valid.kept, config.batch_size, micro, pad).all() if data.valid.kept else []
-    log = RunLog(work / "metrics.jsonl", state.step)
-    samples = RunLog(work / "samples.jsonl", state.step)
-    with loop.stop_signals() as stop, Progress("training", settings.max_steps, state.step) as progress:
+    with (
+        closing(RunLog(work / "metrics.jsonl", state.step)) as log,
+        closing(RunLog(work / "samples.jsonl", state.step)) as samples,
+        loop.stop_signals() as stop,
+        Progress("training", settings.max_steps, state.step) as progress,
+    ):
         hooks = loop.Hooks(
             validate=(lambda: loop.mean_loss(model, valid, settings.autocast)) if valid else None,
-            save=lambda now: checkpoint.save(folder, model, optimizers, now, run_hash),
+            save=lambda now: checkpoint.save(folder, model, optimizers, now, own),
             sample=lambda step: _sample(model, renderer, data.probes, step, samples),
             log=log,
             progress=progress,
         )
         source = ExampleSource(data.train.kept, config.batch_size, micro, pad, config.seed)
         state = loop.fit(model, source, optimizers, settings, hooks=hooks, state=state, stop=stop)
-    log.close()
-    samples.close()
     if stop.requested and state.step < settings.max_steps:
         name = work.name.removesuffix(".partial")
-        raise Interrupted(f"stopped at step {state.step}; saved", fix=f"tunesmith train --resume --name {name}")
+        saved = checkpoint.newest_step(folder)
+        where = "saved" if saved == state.step else f"the newest checkpoint is of step {saved}"
+        fix = f"tunesmith train --resume --name {name}, with the flags that it was started with"
+        raise Interrupted(f"stopped at step {state.step}; {where}", fix=fix)
     return state
 
 
@@ -91,7 +95,7 @@ def _optimizers(config: TrainConfig, model: PreTrainedModel) -> optim.Optimizers
     assert config.max_steps is not None
     rate, steps = config.learning_rate, config.max_steps
     parts = (
-        optim.muon_adamw(model, rate, rate / 3)
+        optim.muon_adamw(model, rate, rate / 3, config.weight_decay)
         if config.optimizer == "muon"
         else [optim.adamw(model.parameters(), rate, config.weight_decay)]
     )
@@ -106,24 +110,21 @@ def _settings(config: TrainConfig, dtype: torch.dtype, validated: bool) -> loop.
         max_steps=config.max_steps,
         grad_clip=config.grad_clip,
         eval_every=config.eval_every or 0 if validated else 0,
-        save_every=config.save_every or 0,
+        save_every=config.save_every or (0 if validated else config.eval_every or 0),
         sample_every=config.sample_every or 0,
         patience=config.early_stopping_patience,
         autocast=lambda: machine.autocast(dtype, where),
     )
 
 
-def _run_hash(receipt: dict[str, Any]) -> str:
-    """What must be equal for a checkpoint to be gone on with."""
-    same = {k: receipt[k] for k in ("config", "data_hash", "base_hash", "template_hash")}
-    return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()
-
-
 def _sample(model: PreTrainedModel, renderer: Renderer, rows: list[Row], step: int, log: RunLog) -> None:
     engine = LocalEngine(model, renderer.tokenizer, stop_ids=renderer.stop_ids)
-    rows = rows[:3]
-    for row, found in zip(rows, engine.generate([renderer.prompt(r.prompt) for r in rows], Sampling(64)), strict=True):
-        log.write({"step": step, "prompt": row.question, "reference": row.answer, "sample": found.text})
+    asked = [question_and_answer(row, renderer) for row in rows[:3]]
+    found = engine.generate([prompt for prompt, _ in asked], Sampling(64))
+    for row, (prompt, answer), one in zip(rows[:3], asked, found, strict=True):
+        texts = (renderer.tokenizer.decode(prompt), renderer.tokenizer.decode(answer))
+        question, reference = texts if row.text else (row.question, row.answer)
+        log.write({"step": step, "prompt": question, "reference": reference, "sample": one.text})
 
 
 def run_facts(state: loop.State, config: TrainConfig, rows: int) -> dict[str, Any]:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig
 
-from tunesmith.core.artifact import Artifact, open_artifact, seal
+from tunesmith.core.artifact import Artifact
 from tunesmith.core.config import to_toml
-from tunesmith.core.errors import DataError, UsageError
+from tunesmith.core.errors import DataError
 from tunesmith.core.jsonl import read_rows, write_json, write_jsonl
 from tunesmith.core.project import cache_dir
 from tunesmith.core.runlog import say
@@ -25,8 +22,9 @@ from tunesmith.text.render import Renderer
 from tunesmith.text.tokenizer import Tokenizer
 from tunesmith.train import checkpoint, export
 from tunesmith.train.config import TrainConfig, decide
-from tunesmith.train.data import Data, build
+from tunesmith.train.data import Data, answered, build
 from tunesmith.train.session import fit_model, prepare_model, run_facts
+from tunesmith.train.unfinished import check_same, finish, unfinished
 
 
 @dataclass(frozen=True)
@@ -48,8 +46,8 @@ def run(config: TrainConfig, inputs: TrainInputs, out: Path, *, resume: bool = F
     Raises Interrupted after Ctrl-C or SIGTERM, with the state saved.
     """
     machine.set_threads()
-    with _work(out, resume) as work:
-        base = inputs.base_path or load.resolve(inputs.base)
+    with unfinished(out, resume) as work:
+        base = (inputs.base_path or load.resolve(inputs.base)).absolute()  # an adapter names it: from anywhere
         load.check_causal(base)
         tokenizer = Tokenizer.load(load.ensure_fast_tokenizer(base, cache_dir() / "tokenizers"))
         renderer = Renderer(tokenizer, inputs.template, config.train_on)
@@ -57,21 +55,17 @@ def run(config: TrainConfig, inputs: TrainInputs, out: Path, *, resume: bool = F
         data = _data(inputs.set_, renderer, min(config.max_length or context, context))
         config = decide(config, len(data.train.kept), stored_parameters(base))
         receipt = _receipt(config, inputs, base, renderer, data)
+        check_same(work, receipt)
         _write_start(work, config, receipt, data)
         model, dtype = prepare_model(config, base, receipt)
         before = export.probe(model, renderer, data.probes)
         state = fit_model(config, model, renderer, data, work, receipt, dtype)
-        if state.best_step:
-            best = open_artifact(work / "checkpoints" / f"step-{state.best_step:06d}", "checkpoint")
-            checkpoint.load(best, model)
+        checkpoint.restore_best(work / "checkpoints", model, state)
         shutil.rmtree(work / "model", ignore_errors=True)  # of an attempt that was killed while it wrote
         export.save_model(model.eval(), renderer, work / "model", load.stored_dtype(base))
         parity = export.verify(work / "model", export.probe(model, renderer, data.probes), before)
-        shutil.rmtree(work / "checkpoints")
-        (work / "lock").unlink()
         receipt |= {"parity": parity, **run_facts(state, config, len(data.train.kept))}
-        write_json(work / "receipt.json", receipt)
-        return seal(work, out, "run", receipt)
+        return finish(work, out, receipt)
 
 
 def summary(run: Artifact) -> dict[str, Any]:
@@ -80,26 +74,6 @@ def summary(run: Artifact) -> dict[str, Any]:
     more = ("trainable_parameters", "total_parameters", "seconds", "peak_memory_gb")
     facts = run.facts
     return {"run": run.name, "path": str(run.path)} | {name: facts[name] for name in (*names, *more)}
-
-
-@contextmanager
-def _work(out: Path, resume: bool) -> Iterator[Path]:
-    """The directory of an unfinished run, held by this process alone."""
-    work = out.with_name(out.name + ".partial")
-    if out.exists():
-        raise UsageError(f"the run {out.name} exists", fix="choose another --name, or leave it out")
-    if resume and not work.is_dir():
-        raise UsageError(f"there is no unfinished run {out.name} to resume", fix="leave --resume out")
-    if work.is_dir() and not resume:
-        what = f"an unfinished run {out.name} exists"
-        raise UsageError(what, fix=f"tunesmith train --resume --name {out.name}, or choose another --name")
-    work.mkdir(parents=True, exist_ok=True)
-    with (work / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UsageError(f"another process is training {out.name}", fix="wait for it, or stop it") from error
-        yield work
 
 
 def _data(set_: Artifact, renderer: Renderer, max_length: int) -> Data:
@@ -113,7 +87,7 @@ def _data(set_: Artifact, renderer: Renderer, max_length: int) -> Data:
     valid_rows = list(read_rows(set_.path / "valid.jsonl"))
     valid = build(valid_rows, renderer, max_length)
     kept = {e.row_id for e in (*valid.kept, *train.kept)}
-    probes = [row for row in (*valid_rows, *rows) if row.id in kept and row.answer]
+    probes = [answered(row) for row in (*valid_rows, *rows) if row.id in kept]
     return Data(train, valid, probes)
 
 
@@ -130,7 +104,7 @@ def _receipt(config: TrainConfig, inputs: TrainInputs, base: Path, renderer: Ren
         "data_hash": inputs.set_.hash,
         "template_hash": renderer.hash,
         "config": config.model_dump(mode="json"),
-        "rows": {"train": len(data.train.kept), "valid": len(data.valid.kept), "skipped": skipped},
+        "rows": {"train": data.train.rows, "valid": data.valid.rows, "skipped": skipped},
         "tokens_an_epoch": data.train.tokens,
         "trained_tokens_an_epoch": data.train.trained_tokens,
         "machine": machine.machine_facts(),

@@ -1,0 +1,91 @@
+"""The directory of an unfinished run: who holds it, what it may be gone on with, and how it becomes an artifact."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from tunesmith.core.artifact import Artifact, disk_errors, seal
+from tunesmith.core.errors import DataError, UsageError
+from tunesmith.core.jsonl import read_json, write_json
+
+SAME = ("config", "data_hash", "base_hash", "template_hash")  # of the receipt: equal, or the run is another one
+
+
+@contextmanager
+def unfinished(out: Path, resume: bool) -> Iterator[Path]:
+    """`out`.partial, held by this process alone. A full disk inside is a ResourceError, and all that was saved stays.
+
+    Raises UsageError when `out` is taken, when another process holds it, or where `resume` does not fit.
+    """
+    work = out.with_name(out.name + ".partial")
+    if os.path.lexists(out):
+        raise UsageError(f"the run {out.name} exists", fix="choose another --name, or leave it out")
+    if resume and not work.is_dir():
+        raise UsageError(f"there is no unfinished run {out.name} to resume", fix="leave --resume out")
+    if work.is_dir() and not resume:
+        what = f"an unfinished run {out.name} exists"
+        raise UsageError(what, fix=f"tunesmith train --resume --name {out.name}, or choose another --name")
+    with disk_errors(out):
+        work.mkdir(parents=True, exist_ok=True)
+        with (work / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UsageError(f"another process is training {out.name}", fix="wait for it, or stop it") from error
+            if resume:  # it may have been killed while it was sealed
+                _put_back(work, _aside(out))
+            yield work
+
+
+def run_hash(receipt: dict[str, Any]) -> str:
+    """What must be equal for a checkpoint to be gone on with."""
+    return hashlib.sha256(json.dumps({k: receipt[k] for k in SAME}, sort_keys=True).encode()).hexdigest()
+
+
+def check_same(work: Path, receipt: dict[str, Any]) -> None:
+    """Raise DataError, naming what differs, where the run in `work` was started as another one than `receipt` says."""
+    before: dict[str, Any] = {}
+    with suppress(DataError, OSError):  # killed before it was whole: nothing was trained yet
+        before = read_json(work / "receipt.json")
+    if any(key not in before for key in SAME):
+        return
+    old, new = before["config"], receipt["config"]
+    changes = [f"{k} was {old.get(k)} and is {new.get(k)}" for k in sorted({*old, *new}) if old.get(k) != new.get(k)]
+    changes += [f"the {key.removesuffix('_hash')} is another one" for key in SAME[1:] if before[key] != receipt[key]]
+    if changes:
+        what = f"this run was started with other settings: {', '.join(changes)}"
+        raise DataError(what, fix="resume with the settings that it was started with, or choose another --name")
+
+
+def finish(work: Path, out: Path, receipt: dict[str, Any]) -> Artifact:
+    """Seal the run without its checkpoints, which are gone only when that has worked."""
+    write_json(work / "receipt.json", receipt)
+    (work / "lock").unlink()
+    aside = _aside(out)
+    shutil.rmtree(aside, ignore_errors=True)
+    if (work / "checkpoints").is_dir():
+        os.rename(work / "checkpoints", aside)
+    try:
+        run = seal(work, out, "run", receipt)
+    except BaseException:
+        _put_back(work, aside)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+    return run
+
+
+def _aside(out: Path) -> Path:
+    return out.with_name(f".{out.name}.checkpoints")
+
+
+def _put_back(work: Path, aside: Path) -> None:
+    if aside.is_dir() and not (work / "checkpoints").exists():
+        os.rename(aside, work / "checkpoints")

@@ -1,0 +1,86 @@
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tunesmith.text.render import Example
+from tunesmith.train.plan_batches import IGNORE, BlockSource, ExampleSource, collate, cut, permutation
+
+SIZES = st.lists(st.integers(2, 12), min_size=1, max_size=25)
+
+
+def sequences(sizes: list[int]) -> list[Example]:
+    """Each of its own length and its own tokens, the second half trained."""
+    return [Example([n] * size, [i >= size // 2 for i in range(size)], str(n)) for n, size in enumerate(sizes)]
+
+
+def test_padding_is_told_by_length_and_labels_by_the_mask() -> None:
+    batch = collate([Example([5, 6, 7], [False, True, True], "a"), Example([8, 5], [False, True], "b")], pad_id=5)
+    assert batch.input_ids.tolist() == [[5, 6, 7], [8, 5, 5]]
+    assert batch.labels.tolist() == [[IGNORE, 6, 7], [IGNORE, 5, IGNORE]]
+    assert batch.attention_mask.tolist() == [[1, 1, 1], [1, 1, 0]]
+    assert (batch.trained_tokens, batch.tokens) == (3, 5)
+
+
+def test_the_first_token_of_a_row_is_never_counted_as_trained() -> None:
+    assert collate([Example([1, 2], [True, True], "a")], 0).trained_tokens == 1
+
+
+@given(SIZES, st.integers(1, 60))
+def test_a_cut_keeps_every_row_once_within_the_limit_longest_first(sizes: list[int], limit: int) -> None:
+    batches = cut(sequences(sizes), limit, pad_id=99)
+    assert sorted(int(row[0]) for b in batches for row in b.input_ids) == list(range(len(sizes)))
+    assert all(b.input_ids.size <= limit or len(b.input_ids) == 1 for b in batches)
+    lengths = [int(n) for b in batches for n in b.lengths]
+    assert lengths == sorted(lengths, reverse=True)
+    assert sum(b.tokens for b in batches) == sum(sizes)
+
+
+@given(SIZES, st.integers(1, 9), st.integers(1, 60), st.integers(0, 3))
+def test_an_epoch_holds_each_row_once(sizes: list[int], batch: int, limit: int, seed: int) -> None:
+    source = ExampleSource(sequences(sizes), batch, limit, 99, seed)
+    for epoch in range(2):
+        steps = range(epoch * source.steps_per_epoch, (epoch + 1) * source.steps_per_epoch)
+        found = [int(row[0]) for n in steps for b in source.step(n) for row in b.input_ids]
+        assert sorted(found) == list(range(len(sizes)))
+        assert all(sum(len(b.lengths) for b in source.step(n)) <= batch for n in steps)
+
+
+@given(st.integers(1, 50), st.integers(0, 5))
+def test_a_step_is_a_function_of_seed_and_number_alone(step: int, seed: int) -> None:
+    rows = sequences([3, 4, 5, 6, 7, 8, 9])
+    first, second = ExampleSource(rows, 2, 20, 0, seed), ExampleSource(rows, 2, 20, 0, seed)
+    second.step(step - 1), second.step(step + 7)
+    for a, b in zip(first.step(step), second.step(step), strict=True):
+        assert np.array_equal(a.input_ids, b.input_ids)
+        assert np.array_equal(a.labels, b.labels)
+
+
+def test_epochs_and_seeds_have_orders_of_their_own() -> None:
+    orders = {tuple(permutation(20, seed, epoch)) for seed in range(3) for epoch in range(3)}
+    assert len(orders) == 9
+    assert tuple(permutation(20, 1, 2)) == tuple(permutation(20, 1, 2))
+
+
+def test_validation_takes_every_row_once() -> None:
+    source = ExampleSource(sequences([2, 9, 4]), 2, 10, 0)
+    assert sorted(int(row[0]) for b in source.all() for row in b.input_ids) == [0, 1, 2]
+
+
+@given(st.integers(9, 80), st.integers(1, 8), st.integers(1, 4), st.integers(0, 3))
+def test_blocks_predict_every_token_of_the_stream_once_but_the_first_and_the_rest(
+    length: int, block: int, batch: int, seed: int
+) -> None:
+    source = BlockSource(np.arange(length, dtype=np.int32), block, batch, 2 * (block + 1), seed)
+    steps = [source.step(n) for n in range(source.steps_per_epoch)]
+    predicted = sorted(int(t) for micros in (*steps,) for b in micros for t in b.labels[:, 1:].ravel())
+    assert predicted == list(range(1, source.blocks * block + 1))
+    assert length - 1 - len(predicted) < block
+    assert sorted(int(t) for b in source.all() for t in b.labels[:, 1:].ravel()) == predicted
+    assert all(len(b.lengths) <= 2 for micros in steps for b in micros)
+
+
+def test_a_block_is_the_stream_as_it_stands() -> None:
+    (batch,) = BlockSource(np.arange(9, dtype=np.int32), 4, 2, 100).all()
+    assert batch.input_ids.tolist() == [[0, 1, 2, 3, 4], [4, 5, 6, 7, 8]]
+    assert batch.input_ids.dtype == np.int64
+    assert batch.trained_tokens == 8
