@@ -26,8 +26,9 @@ from tunesmith.text.render import Renderer
 from tunesmith.text.tokenizer import Tokenizer
 from tunesmith.train.config import TrainConfig, decide
 
-_TUNING_SECONDS = 65.0  # what tuning may take where the machine is slow; the demo is to end within minutes
-_SETTINGS = {"train": {"optimizer": "muon"}}  # on two million parameters Muon learns more a step than AdamW
+_TUNING_SECONDS = 50.0  # what tuning may take where the machine is slow; the demo is to end within minutes
+# On two million parameters Muon learns more a step than AdamW (docs/log.md).
+_SETTINGS = {"train": {"optimizer": "muon", "num_epochs": 5, "weight_decay": 0.1}}
 _ARMS = {
     "majority": "majority answer",
     "bm25": "nearest training row (BM25)",
@@ -82,7 +83,7 @@ def _say_base(base: Artifact) -> None:
     samples = list(read_jsonl(base.path / "samples.jsonl"))
     for word, step in (("before", 0), ("after", facts["steps"])):
         for sample in [s for s in samples if s["step"] == step][:2]:
-            say(f"  {word:<6} {_short(sample['prompt'] + sample['sample'])}")
+            say(f"  {word:<6} {_short(repr(sample['prompt'] + sample['sample']))}")
 
 
 def _affordable_steps(config: TrainConfig, set_: Artifact, base: Artifact) -> int:
