@@ -155,6 +155,8 @@ def test_marks_line_ends_and_wide_characters_are_read_as_what_they_are(tmp_path:
     ("words", "told"),
     [
         ("new faq --data fag.jsonl", ["fag.jsonl does not exist", "did you mean 'faq.jsonl'?"]),
+        ("new faq --data away/x.csv", ["away/x.csv does not exist", "next: check the path"]),
+        ("new faq --data zzz", ["zzz does not exist", "next: check the path"]),
         ("new faq --data .", [". is a folder", "expected: a file of examples"]),
         ("new faq --map prompt=a", ["--map without --data"]),
         ("new faq --data faq.jsonl --map prompt", ["--map prompt", "expected: ROLE=COLUMN"]),

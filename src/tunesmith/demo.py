@@ -28,7 +28,7 @@ from tunesmith.train.config import TrainConfig, decide
 
 _TUNING_SECONDS = 50.0  # what tuning may take where the machine is slow; the demo is to end within minutes
 # On two million parameters Muon learns more a step than AdamW (docs/log.md).
-_SETTINGS = {"train": {"optimizer": "muon", "num_epochs": 5, "weight_decay": 0.1}}
+SETTINGS = {"train": {"optimizer": "muon", "num_epochs": 5, "weight_decay": 0.1}}
 _ARMS = {
     "majority": "majority answer",
     "bm25": "nearest training row (BM25)",
@@ -40,7 +40,7 @@ _ARMS = {
 def demo(folder: Path) -> dict[str, Any]:
     """Run every stage in the project `folder`, made where it is missing. Returns what `demo --json` prints."""
     began = time.monotonic()
-    project = loop.open_project(folder) if (folder / TOML).is_file() else loop.new(folder, settings=_SETTINGS)
+    project = loop.open_project(folder) if (folder / TOML).is_file() else loop.new(folder, settings=SETTINGS)
     say("1/5 data: questions and answers made from the standard library's own documentation")
     collect_lessons(project.place("raw"))
     set_ = loop.prepare(project)
@@ -92,7 +92,7 @@ def _affordable_steps(config: TrainConfig, set_: Artifact, base: Artifact) -> in
     lengths = [len(e.ids) for row in read_rows(set_.path / "train.jsonl") for e in renderer.render(row)]
     wanted = decide(config, len(lengths), base.facts["total_parameters"]).max_steps or 1
     tokens_a_step = config.batch_size * sum(lengths) / len(lengths)
-    affordable = max(1, int(_TUNING_SECONDS * base.facts["tokens_per_second"] / tokens_a_step))
+    affordable = max(1, int(_TUNING_SECONDS * base.facts["measured_tokens_per_second"] / tokens_a_step))
     if affordable < wanted:
         say(f"  capped at {affordable} of {wanted} steps by this machine's measured speed")
     return min(wanted, affordable)

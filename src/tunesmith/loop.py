@@ -72,7 +72,8 @@ def check_files(files: Sequence[Path]) -> None:
             raise UsageError(f"{file} is a folder", expected="a file of examples", fix=f"name its files: {file}/*")
         if not file.exists():
             near = [path.name for path in file.parent.iterdir()] if file.parent.is_dir() else []
-            raise UsageError(f"{file} does not exist", fix=did_you_mean(file.name, near) or "check the path")
+            hint = did_you_mean(file.name, near)
+            raise UsageError(f"{file} does not exist", fix=hint if hint.startswith("did") else "check the path")
 
 
 def collect(project: Project, files: Sequence[Path], mapping: dict[str, str] | None = None) -> Artifact:
