@@ -54,7 +54,6 @@ def test_no_document_of_a_held_out_class_or_function_is_read(
     assert gone.isdisjoint(texts)
 
 
-@pytest.mark.xfail(strict=True, reason="twins, as urllib.request.request_host of http.cookiejar's, are still read")
 def test_no_held_out_question_is_read_in_another_place(texts: list[str], held: list[Row]) -> None:
     reading = [row.question for row in held if "action:" in row.answer]
     assert len(reading) > 50
