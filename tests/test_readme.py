@@ -32,7 +32,8 @@ def commands() -> list[list[str]]:
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """A user's shell: the venv on the PATH, an empty cache of its own, torch's usual threads."""
-    kept = {key: value for key, value in os.environ.items() if key not in ("OMP_NUM_THREADS", "MAKEFLAGS")}
+    own = ("OMP_NUM_THREADS", "MAKEFLAGS", "MAKELEVEL", "MFLAGS")  # of the test run, not of a user
+    kept = {key: value for key, value in os.environ.items() if key not in own}
     return {**kept, "PATH": f"{BIN}:{kept['PATH']}", "TUNESMITH_CACHE": str(tmp_path_factory.mktemp("cache"))}
 
 
