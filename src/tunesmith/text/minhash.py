@@ -43,7 +43,8 @@ def blocks(sizes: Indices, limit: int, most: int | None = None) -> Iterator[tupl
 def places(starts: Indices, counts: Indices) -> Indices:
     """starts[0], starts[0] + 1, ... for counts[0] places, then those from starts[1], and so on."""
     before = np.cumsum(counts) - counts
-    return np.arange(counts.sum()) + np.repeat(starts - before, counts)
+    found: Indices = np.arange(counts.sum()) + np.repeat(starts - before, counts)
+    return found
 
 
 def signatures(values: NDArray[np.uint64], starts: Indices) -> NDArray[np.uint16]:
@@ -83,8 +84,8 @@ def _in_band(signed: NDArray[np.uint16], least: float, band: int) -> Indices:
 
 def _agreement(a: NDArray[np.uint16], b: NDArray[np.uint16]) -> NDArray[np.uint64]:
     """In how many of 128 places two signatures agree: eight places added at once, then the eight sums."""
-    eight = (a == b).view(np.uint64).sum(axis=1, dtype=np.uint64)
-    return (eight * np.uint64(0x0101010101010101)) >> np.uint64(56)
+    eight: NDArray[np.uint64] = (a == b).view(np.uint64).sum(axis=1, dtype=np.uint64)
+    return eight * np.uint64(0x0101010101010101) >> np.uint64(56)
 
 
 def bucket_pairs(keys: NDArray[np.uint64]) -> Iterator[tuple[Indices, Indices]]:
