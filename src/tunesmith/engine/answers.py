@@ -134,8 +134,8 @@ class Answers:
         requests, answered, unmeasured, prompt, completion, cost, most = self._db.execute(SUMS, (job,)).fetchone()
         return Ledger(requests, answered, unmeasured, prompt, completion, cost, most)
 
-    def pace(self, model: str) -> tuple[int, float] | None:
-        """(number, median seconds) of the answers that a model gave before; None where there are none."""
-        sql = "SELECT seconds FROM requests WHERE model = ? AND status = 200 ORDER BY seconds"
-        seconds = [value for (value,) in self._db.execute(sql, (model,))]
-        return (len(seconds), seconds[len(seconds) // 2]) if seconds else None
+    def pace(self, model: str) -> tuple[int, float, float] | None:
+        """(number, mean seconds, mean completion tokens) of a model's answers so far; None where there are none."""
+        sql = "SELECT count(*), avg(seconds), avg(completion_tokens) FROM requests WHERE model = ? AND status = 200"
+        count, seconds, tokens = self._db.execute(sql, (model,)).fetchone()
+        return (count, seconds, tokens) if count and tokens is not None else None

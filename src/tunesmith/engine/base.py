@@ -101,3 +101,7 @@ class ChatEngine(Protocol):
     def stored(self, request: ChatRequest) -> Reply | None:
         """The reply that is there already; None where `chat` would have to ask."""
         ...
+
+    def spent(self) -> dict[str, Any]:
+        """Requests, tokens and cost so far, for a receipt."""
+        ...

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from tunesmith.core.records import Message
 from tunesmith.engine import wire
@@ -24,9 +24,14 @@ class LocalChat:
     def __init__(self, engine: Engine, renderer: Prompter, name: str, answers: Answers | None = None) -> None:
         self.engine, self.renderer, self.name = engine, renderer, name
         self.answers = answers or Answers()
+        self._spent = {"requests": 0, "prompt_tokens": 0, "completion_tokens": 0}
 
     def stored(self, request: ChatRequest) -> Reply | None:
         return self.answers.get(wire.key(self.name, request))
+
+    def spent(self) -> dict[str, Any]:
+        """Of this process; a local model has no price."""
+        return {**self._spent, "cost": None}
 
     def chat(self, requests: Sequence[ChatRequest]) -> list[Reply]:
         """One reply a request; finish is "context" where the messages leave no room for an answer.
@@ -49,4 +54,7 @@ class LocalChat:
         for place, one in zip(fit, made, strict=True):
             thought, text = wire.split_thinking(one.text)
             replies[place] = Reply(text, one.finish, thought, len(prompts[place]), len(one.ids))
+        self._spent["requests"] += len(fit)
+        self._spent["prompt_tokens"] += sum(len(prompts[place]) for place in fit)
+        self._spent["completion_tokens"] += sum(len(one.ids) for one in made)
         return replies

@@ -24,7 +24,7 @@ from tunesmith.core.errors import RemoteError, TunesmithError
 from tunesmith.engine import wire
 from tunesmith.engine.answers import LOST, Answers, Caps, Closed
 from tunesmith.engine.base import ChatRequest, Reply
-from tunesmith.engine.budget import likely_prompt_tokens, most_tokens, price_of
+from tunesmith.engine.budget import facts, likely_prompt_tokens, most_tokens, price_of
 from tunesmith.engine.endpoint import LOOPBACK, EndpointConfig, check_endpoint, redact, refusal
 from tunesmith.engine.pace import Clock, Pace, WallClock
 
@@ -80,6 +80,12 @@ class RemoteChat:
     def stored(self, request: ChatRequest) -> Reply | None:
         key = wire.key(self.name, request)
         return self.answers.get(key) or self._failed.get(key)
+
+    def close(self) -> None:
+        self.answers.close()
+
+    def spent(self) -> dict[str, Any]:
+        return facts(self.answers.ledger(self.job), self.price)
 
     def chat(self, requests: Sequence[ChatRequest]) -> list[Reply]:
         """One reply a request, in order; what is stored is not asked again, and equal requests are asked once.

@@ -48,13 +48,14 @@ def canonical(model: str, request: ChatRequest) -> str:
         "max_tokens": s.max_new_tokens,
         "stop": list(s.stop),
         "seed": s.seed,
+        "sample": request.sample,
         "schema": request.schema,
     }
     return json.dumps(asked, sort_keys=True, separators=(",", ":"))
 
 
 def key(model: str, request: ChatRequest) -> str:
-    return hashlib.sha256(f"{canonical(model, request)}\n{request.sample}".encode()).hexdigest()
+    return hashlib.sha256(canonical(model, request).encode()).hexdigest()
 
 
 def seed(request: ChatRequest) -> int:
