@@ -161,7 +161,7 @@ def test_canonical_rows_keep_origin_and_group() -> None:
         ({"Question": "Why?", "Best Answer": "So it is."}, "--map prompt=question --map completion=best_answer"),
         ({"text": "Lovely day", "label": "positive"}, "--map prompt=text --map completion=label"),
         ({"a": "What is it?", "b": "It is a long answer."}, "--map prompt=a --map completion=b"),
-        ({"id": "1", "turns": ["Q"]}, "--map prompt=COLUMN --map completion=COLUMN"),
+        ({"id": "1", "turns": ["Q"]}, "none looks like an answer"),
         (
             {"prompt": "Q?", "question": "Q?", "answer": "A long one here."},
             "tunesmith collect f --map prompt=prompt --map completion=answer",

@@ -13,6 +13,7 @@ ASKS = re.compile(r"\?\s*$|^(what|how|why|when|where|who|which|can|could|does|do
 DATA = re.compile(r"^[\d\W_]*$|^https?://\S+$|^[0-9a-f-]{32,36}$", re.IGNORECASE)  # numbers, dates, links, ids
 EXTRA = {"prompt": ("text", "title", "subject"), "completion": ("label", "category")}  # names that only suggest
 NEVER = re.compile(r"(^|_)(id|meta|source|url|date|time)$")
+WRONG = re.compile(r"(^|_)(incorrect|wrong|rejected|bad|negative|worse|false)(_|$)")  # never suggested as the answer
 MOST, LEAST = 3, 0.5
 
 
@@ -44,7 +45,7 @@ def guesses(rows: Iterable[dict[str, Any]], aliases: Mapping[str, Sequence[str]]
         asking, saying = column.asking / column.texts, column.saying / column.texts
         wordy = min(1.0, column.words / column.texts / 5)
         asks[key] = (_named(key, aliases, "prompt") + asking) * saying
-        answers[key] = (_named(key, aliases, "completion") + wordy) * saying - asking
+        answers[key] = (_named(key, aliases, "completion") + wordy) * saying - asking - bool(WRONG.search(key)) * 9
     likely = {(a, b): asks[a] + answers[b] for a, b in permutations(columns, 2) if min(asks[a], answers[b]) >= LEAST}
     best = sorted(likely, key=lambda pair: (-likely[pair], pair))[:MOST]
     return [(shlex.quote(a), shlex.quote(b)) for a, b in best]

@@ -175,7 +175,13 @@ def _threads(letters: list[Letter]) -> list[list[Letter]]:
             parent[root(key)] = root(keys[0])
     for letter in letters:
         grouped[root(f"line {letter.line}")].append(letter)
-    return [sorted(thread, key=lambda one: (one.at is None, one.at or 0.0, one.line)) for thread in grouped.values()]
+    return [_by_date(thread) for thread in grouped.values()]
+
+
+def _by_date(thread: list[Letter]) -> list[Letter]:
+    """As the file has them where not every date can be read."""
+    dated = all(letter.at is not None for letter in thread)
+    return sorted(thread, key=lambda letter: (letter.at or 0.0 if dated else 0.0, letter.line))
 
 
 def _bare(subject: str) -> str:

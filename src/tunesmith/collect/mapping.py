@@ -59,7 +59,7 @@ def _slots_like(shape: Shape, row: dict[str, Any]) -> dict[str, str]:
         raise Refused(refused[0], f"the column '{refused[1]}'")
     if shape == REFUSED or shape_of(row) != shape:
         raise Refused("shape", f"the file's rows are {shape}; this one has {', '.join(row) or 'nothing'}")
-    return slots_of(row) or {}
+    return dict(slots_of(row) or {})
 
 
 def _check_rendering(row: dict[str, Any], slots: dict[str, str], made: Row) -> None:

@@ -13,12 +13,12 @@ from typing import Any
 
 from tunesmith.collect import columns, documents, faq, mail, page, slack
 from tunesmith.collect.record import RAW, Record, shown
-from tunesmith.collect.shape import ALIASES, fold
+from tunesmith.collect.shape import ALIASES, SIGNALS, fold
 from tunesmith.collect.sniff import Dialect, Sniffed, csv_reader, sniff
 from tunesmith.core.errors import DataError
 from tunesmith.core.records import Reject
 
-ROW_KEYS = {name for slot in ALIASES if slot not in ("text", "subject") for name in ALIASES[slot]}
+ROW_KEYS = {name for slot in ALIASES if slot not in ("text", "subject") for name in ALIASES[slot]} | SIGNALS.keys()
 _SPACE = re.compile(r"\s*")
 _COMMAS = re.compile(r"[\s,]*")  # what stands between rows
 _BRACKETS = re.compile(r"[\s,\[\]]*")  # and where one array may follow another

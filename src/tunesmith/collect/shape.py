@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from tunesmith.collect.guess import guesses
@@ -78,6 +80,7 @@ class Shape:
 REFUSED = Shape("none")  # of a file whose every row carries a signal that is refused
 
 
+@lru_cache(maxsize=4096)
 def fold(key: str) -> str:
     """The name of a column without the accidents of writing: `System Prompt` is `system_prompt`."""
     return "_".join(key.strip().casefold().replace("-", " ").split())
@@ -127,7 +130,10 @@ def _unsure(rows: Rows, votes: Counter[Shape | None], name: str) -> DataError:
             nested[key] = nested.get(key, "") or " (nested)" * isinstance(value, list | dict)
     columns = [key + nested[key] for key in sorted(nested)]
     flags = [f"--map prompt={a} --map completion={b}" for a, b in guesses(rows(), ALIASES)]
-    tries = [f"tunesmith collect {name} {flag}" for flag in flags or ["--map prompt=COLUMN --map completion=COLUMN"]]
+    tries = [f"tunesmith collect {name} {flag}" for flag in flags]
+    tries = tries or [
+        f"none looks like an answer; add one, or tunesmith collect {name} --map prompt=A --map completion=B"
+    ]
     found = sorted((f"{count} rows look like {shape}" for shape, count in votes.items() if shape), reverse=True)
     what = f"which columns hold prompt and answer? There are: {', '.join(columns[:20])}"
     expected = "; ".join([*found[:3], "usual names, or --map; likeliest first"])
@@ -136,11 +142,18 @@ def _unsure(rows: Rows, votes: Counter[Shape | None], name: str) -> DataError:
 
 def refusal(row: dict[str, Any]) -> tuple[str, str] | None:
     """The reason and the column for which a row is refused whatever else it holds."""
-    for key, reason in SIGNALS.items():
-        if key in row and present(row[key]) and _signals(key, reason, row):
+    for key in _suspects(frozenset(row)):
+        reason = SIGNALS.get(key, "choices")
+        if present(row[key]) and _signals(key, reason, row):
             return reason, key
-    numbered = next((key for key in row if key.startswith("choice") and key[6:].strip("_").isdigit()), None)
-    return ("choices", numbered) if numbered and present(row[numbered]) else None
+    return None
+
+
+@lru_cache(maxsize=4096)
+def _suspects(names: frozenset[str]) -> tuple[str, ...]:
+    """The columns that may carry a signal, in the order of the table; choice0, choice_1 and the like are the last."""
+    numbered = sorted(name for name in names if re.fullmatch(r"choice_?\d+", name))
+    return (*(key for key in SIGNALS if key in names), *numbered)
 
 
 def _signals(key: str, reason: str, row: dict[str, Any]) -> bool:
@@ -154,46 +167,64 @@ def _signals(key: str, reason: str, row: dict[str, Any]) -> bool:
 
 
 def shape_of(row: dict[str, Any]) -> Shape | None:
-    slots = slots_of(row)
-    for needed, kind in KINDS.items():
-        if slots is not None and all(slot in slots for slot in needed):
-            return Shape(kind, tuple((slot, slots[slot]) for slot in needed))
-    return None
+    return _known(row)[0]
 
 
 def slots_of(row: dict[str, Any]) -> dict[str, str] | None:
     """Slot -> column by the usual names; None where two columns would fill one slot."""
-    found = {slot: [name for name in names if name in row] for slot, names in ALIASES.items()}
+    return _known(row)[1]
+
+
+def _known(row: dict[str, Any]) -> tuple[Shape | None, dict[str, str] | None]:
+    """Only the names of the columns, and what two of them hold, decide; most rows of a file are alike in that."""
+    chats = frozenset(name for name in ALIASES["messages"] if name in row and _is_chat(row[name]))
+    worse = frozenset(name for name in ALIASES["rejected"] if name in row and present(row[name]))
+    return _decided(frozenset(row), chats, worse)
+
+
+@lru_cache(maxsize=4096)
+def _decided(
+    names: frozenset[str], chats: frozenset[str], worse: frozenset[str]
+) -> tuple[Shape | None, dict[str, str] | None]:
+    slots = _slots(names, chats, worse)
+    for needed, kind in KINDS.items():
+        if slots is not None and all(slot in slots for slot in needed):
+            return Shape(kind, tuple((slot, slots[slot]) for slot in needed)), slots
+    return None, slots
+
+
+def _slots(names: frozenset[str], chats: frozenset[str], worse: frozenset[str]) -> dict[str, str] | None:
+    found = {slot: [name for name in usual if name in names] for slot, usual in ALIASES.items()}
     if found["prompt"] != ["input"]:
         found["prompt"] = [name for name in found["prompt"] if name != "input"]
-    found["messages"] = [name for name in found["messages"] if _is_chat(row[name])]
+    found["messages"] = [name for name in found["messages"] if name in chats]
     if not found["messages"]:
-        _fill(found, row)
+        _fill(found, names)
     found["input"] = [name for name in found["input"] if name not in found["prompt"]]
     found["subject"] = found["subject"] if set(found["prompt"]) & set(TICKETS) else []
-    if found["messages"] or found["prompt"] or found["completion"] or any(name in row for name in CLASSES):
+    if found["messages"] or found["prompt"] or found["completion"] or names & set(CLASSES):
         found["text"] = []  # beside an example, `text` is its rendering; beside a class, it is the prompt
     if found["messages"]:
         found["prompt"], found["completion"], found["input"] = [], [], []
     if not found["chosen"]:
-        found["rejected"] = [name for name in found["rejected"] if present(row[name])]
-    if any(len(names) > 1 for names in found.values()):
+        found["rejected"] = [name for name in found["rejected"] if name in worse]
+    if any(len(columns) > 1 for columns in found.values()):
         return None
-    return {slot: names[0] for slot, names in found.items() if names} | _thread(found, row)
+    return {slot: columns[0] for slot, columns in found.items() if columns} | _thread(found, names)
 
 
-def _fill(found: dict[str, list[str]], row: dict[str, Any]) -> None:
+def _fill(found: dict[str, list[str]], names: frozenset[str]) -> None:
     """Second names, for one side of a pair or for both; never for a side alone."""
-    spare = {slot: found[slot] or [name for name in SECOND[slot] if name in row] for slot in SECOND}
+    spare = {slot: found[slot] or [name for name in SECOND[slot] if name in names] for slot in SECOND}
     if all(spare.values()):
         found.update(spare)
 
 
-def _thread(found: dict[str, list[str]], row: dict[str, Any]) -> dict[str, str]:
+def _thread(found: dict[str, list[str]], names: frozenset[str]) -> dict[str, str]:
     """The columns of a table that holds a message a row, where it is one."""
     if found["messages"] or (found["prompt"] and found["completion"]):
         return {}
-    slots = {slot: next((name for name in names if name in row), "") for slot, names in THREAD.items()}
+    slots = {slot: next((name for name in usual if name in names), "") for slot, usual in THREAD.items()}
     return slots if all(slots.values()) else {}
 
 
@@ -209,6 +240,8 @@ def unnest(value: dict[str, Any]) -> list[dict[str, Any]]:
     if isinstance(request, dict) and isinstance(request.get("messages"), list):  # OpenAI's preferences
         del row["input"]
         row |= {fold(key): item for key, item in request.items()}
+    if not any(isinstance(item, list) for item in row.values()):
+        return [row]
     inner = _inner(row, DEPTH)
     return inner if any(shape_of(item) for item in inner) else [row]
 
