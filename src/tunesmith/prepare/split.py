@@ -11,7 +11,7 @@ import numpy as np
 
 from tunesmith.core.records import Row
 from tunesmith.prepare.clean import place
-from tunesmith.prepare.groups import Groups, Questions
+from tunesmith.prepare.groups import Groups, Questions, said
 from tunesmith.text.similar import cross_pairs
 
 SPLITS = ("train", "valid", "test")
@@ -62,12 +62,12 @@ def _by_draw(draw: float, shares: Shares) -> str:
 
 def _draw(name: str, seed: int) -> float:
     """A number in [0, 1) that only the name and the seed decide."""
-    return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:8], "big") / 2**64
+    return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode("utf-8", "surrogatepass")).digest()[:8], "big") / 2**64
 
 
 def random_split(rows: Sequence[Row], sizes: dict[str, int], seed: int) -> Splits:
     """What a plain shuffle would give, in the same sizes: the yardstick for what grouping prevents."""
-    shuffled = sorted(rows, key=lambda row: _draw(f"{place(row)} {row.id}", seed))
+    shuffled = sorted(rows, key=lambda row: _draw(f"{place(row)} {said(row)}", seed))
     out: Splits = {}
     for side in SPLITS:
         out[side], shuffled = shuffled[: sizes[side]], shuffled[sizes[side] :]
