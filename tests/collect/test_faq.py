@@ -16,9 +16,11 @@ def seen(text: str) -> list[tuple[int, str, str]]:
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("# FAQ\n## Why?\nSo.\n\n### Note\nMore.\n## How?\nThus.\n", [(2, "Why?", "So.\n\n### Note\nMore."), (7, "How?", "Thus.")]),
+        ("# FAQ\n## Why?\nSo.\n\n### Note\nMore.\n## How?\nThus.\n",
+         [(2, "Why?", "So.\n\n### Note\nMore."), (7, "How?", "Thus.")]),
         ("Why?\n====\nSo.\n\nHow?\n----\nThus.\n", [(1, "Why?", "So."), (5, "How?", "Thus.")]),
-        ("Q: Why\nnow?\nA: So.\nStill.\n\nQ2. How?\nA2. Thus.", [(1, "Why\nnow?", "So.\nStill."), (6, "How?", "Thus.")]),
+        ("Q: Why\nnow?\nA: So.\nStill.\n\nQ2. How?\nA2. Thus.",
+         [(1, "Why\nnow?", "So.\nStill."), (6, "How?", "Thus.")]),
         ("**Q: Why?**\n**A:** So.\n", [(1, "Why?", "So.")]),
         ("**Question 1:** Why?\n\n**Answer:** So.\n", [(1, "Why?", "So.")]),
         ("1. **Why?**\n   So.\n2. **How?**\n   Thus.\n", [(1, "Why?", "So."), (3, "How?", "Thus.")]),

@@ -99,7 +99,8 @@ def test_an_answer_between_quotes_keeps_its_words() -> None:
         ("Content-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: base64", b"Q2Fmw6ku"),
         ("Content-Type: text/html; charset=utf-8", "<p>Café.</p>".encode()),
         ("Content-Type: multipart/alternative; boundary=b",
-         "--b\nContent-Type: text/html\n\n<p>no</p>\n--b\nContent-Type: text/plain; charset=utf-8\n\nCafé.\n--b--".encode()),
+         "--b\nContent-Type: text/html\n\n<p>no</p>\n"
+         "--b\nContent-Type: text/plain; charset=utf-8\n\nCafé.\n--b--".encode()),
         ("Content-Type: text/plain; charset=nonsense", "Café.".encode()),
     ],
 )  # fmt: skip

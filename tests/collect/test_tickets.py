@@ -40,15 +40,16 @@ def test_where_the_senders_are_names_the_first_one_asks() -> None:
 def test_a_note_between_colleagues_is_never_an_answer(column: str, value: str) -> None:
     other = "0" if value != "False" else "True"
     rows, left = found(
-        f"ticket_id,role,message,{column}\n1,customer,Where?,{other}\n1,agent,He again!,{value}\n1,agent,There.,{other}\n"
+        f"ticket_id,role,message,{column}\n1,customer,Where?,{other}\n"
+        f"1,agent,He again!,{value}\n1,agent,There.,{other}\n"
     )
     assert said(rows[0]) == [("user", "Where?"), ("assistant", "There.")]
     assert left == [(3, "internal")]
 
 
 def test_every_row_that_is_part_of_no_ticket_is_rejected() -> None:
-    table = "ticket_id,sender,message\n1,customer,Where?\n1,agent,There.\n2,customer,Hm?\n,agent,x\n3,agent,Hello.\n4,customer,\n"
-    rows, left = found(table)
+    bad = "2,customer,Hm?\n,agent,x\n3,agent,Hello.\n4,customer,\n"
+    rows, left = found(f"ticket_id,sender,message\n1,customer,Where?\n1,agent,There.\n{bad}")
     assert len(rows) == 1
     assert sorted(left) == [(4, "no_reply"), (5, "null"), (6, "role_order"), (7, "null")]
 
@@ -56,7 +57,8 @@ def test_every_row_that_is_part_of_no_ticket_is_rejected() -> None:
 @pytest.mark.parametrize(
     ("header", "row", "pair"),
     [
-        ("Ticket ID,Ticket Subject,Ticket Description,Resolution", "1,Login,It fails.,Reset it.", ("Login\n\nIt fails.", "Reset it.")),
+        ("Ticket ID,Ticket Subject,Ticket Description,Resolution", "1,Login,It fails.,Reset it.",
+         ("Login\n\nIt fails.", "Reset it.")),
         ("id,subject,body,answer", "1,Login,It fails.,Reset it.", ("Login\n\nIt fails.", "Reset it.")),
         ("id,description,solution", "1,It fails.,Reset it.", ("It fails.", "Reset it.")),
         ("id,title,body,reply", "1,,It fails.,Reset it.", ("It fails.", "Reset it.")),

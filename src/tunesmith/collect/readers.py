@@ -25,6 +25,21 @@ _BRACKETS = re.compile(r"[\s,\[\]]*")  # and where one array may follow another
 _DECODER = json.JSONDecoder()
 
 
+class Repeated(ValueError):
+    """An object names one key twice: one of the two values would be lost."""
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        key = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise Repeated(f"the key {key!a} stands twice in one object")
+    return made
+
+
+_ROWS = json.JSONDecoder(object_pairs_hook=_unique)
+
+
 def read(file: Sniffed) -> Iterator[Record | Reject]:
     """Every row of a file, in order: a record, or a reject that says why it cannot be one.
 
@@ -68,7 +83,10 @@ def _jsonl(lines: Iterator[str], name: str) -> Iterator[Record | Reject]:
         return
     for number, line in chain(head, filled):
         try:
-            value = json.loads(line)
+            value = _ROWS.decode(line)
+        except Repeated as error:
+            yield _repeated(name, number, error, line)
+            continue
         except (ValueError, RecursionError) as error:
             yield _malformed(name, (number, getattr(error, "colno", 1)), error, line, number)
             continue
@@ -93,6 +111,10 @@ def _malformed(name: str, at: tuple[int, int], error: Exception, raw: str, line:
     """A reject for the row that starts on `line` and breaks at (line, column) `at`."""
     what = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
     return Reject(name, line, "malformed", f"{name}:{at[0]}:{at[1]}: {what}", shown(raw))
+
+
+def _repeated(name: str, line: int, error: Repeated, raw: str) -> Reject:
+    return Reject(name, line, "repeated_key", f"{name}:{line}: {error}", shown(raw))
 
 
 class _Places:
@@ -170,7 +192,7 @@ def _elements(text: str, at: int, name: str, between: re.Pattern[str], first: in
     while (at := _end(between, text, at)) < len(text) and text[at] != "]":
         line, column = places.at(at)
         try:
-            value, end = _DECODER.raw_decode(text, at)
+            value, end = _decoded(text, at)
         except (ValueError, RecursionError) as error:
             broken = places.at(getattr(error, "pos", at))
             end = _next_row(text, at, text[at - column + 1 : at])
@@ -179,8 +201,17 @@ def _elements(text: str, at: int, name: str, between: re.Pattern[str], first: in
                 raise DataError("damaged JSON; where the next row starts is unclear", where=where, fix=fix) from error
             yield _malformed(name, broken, error, text[at : min(end, at + RAW)], line)
         else:
-            yield _record(name, line, value, text[at : min(end, at + RAW)])
+            raw = text[at : min(end, at + RAW)]
+            yield _repeated(name, line, value, raw) if isinstance(value, Repeated) else _record(name, line, value, raw)
         at = end
+
+
+def _decoded(text: str, at: int) -> tuple[Any, int]:
+    """The value at an offset, or the error for its repeated key, and where it ends."""
+    try:
+        return _ROWS.raw_decode(text, at)
+    except Repeated as error:
+        return error, _DECODER.raw_decode(text, at)[1]
 
 
 def _cut(error: Exception, text: str) -> bool:

@@ -131,13 +131,11 @@ def _unsure(rows: Rows, votes: Counter[Shape | None], name: str) -> DataError:
     columns = [key + nested[key] for key in sorted(nested)]
     flags = [f"--map prompt={a} --map completion={b}" for a, b in guesses(rows(), ALIASES)]
     tries = [f"tunesmith collect {name} {flag}" for flag in flags]
-    tries = tries or [
-        f"none looks like an answer; add one, or tunesmith collect {name} --map prompt=A --map completion=B"
-    ]
+    choice = f"none looks like an answer; add one, or: tunesmith collect {name} --map prompt=A --map completion=B"
     found = sorted((f"{count} rows look like {shape}" for shape, count in votes.items() if shape), reverse=True)
     what = f"which columns hold prompt and answer? There are: {', '.join(columns[:20])}"
     expected = "; ".join([*found[:3], "usual names, or --map; likeliest first"])
-    return DataError(what, where=name, expected=expected, fix="; or ".join(tries))
+    return DataError(what, where=name, expected=expected, fix="; or ".join(tries) or choice)
 
 
 def refusal(row: dict[str, Any]) -> tuple[str, str] | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -76,7 +78,7 @@ class Source:
                 yield item
                 continue
             inner = unnest(item.value)
-            group = f"{self.name}:{item.line}" if len(inner) > 1 else ""
+            group = _hash(item.value) if len(inner) > 1 else ""
             for row in inner:
                 yield self.mapper.map(item, row, group)
 
@@ -136,6 +138,11 @@ class Source:
         for note, value in notes.items():
             if value:
                 say(f"  {note}: {value}")
+
+
+def _hash(value: dict[str, Any]) -> str:
+    """What keeps the rows of one object together: its content, wherever it stands."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def look(file: Sniffed, given: dict[str, str]) -> Source:

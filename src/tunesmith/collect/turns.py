@@ -43,7 +43,7 @@ def content(value: Any, name: str) -> str:
     """A text as it is, another value as its JSON. Raises Refused on nothing."""
     if isinstance(value, str):
         return value
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
         raise Refused("null", f"'{name}' has no value")
     return json.dumps(value, ensure_ascii=False)
 

@@ -97,7 +97,11 @@ JSON = [
     told("half_emoji", TWO + '{"question": "cut \\ud83d", "answer": "x"}\n', *BOTH, bad_characters=1),
     told("nested_too_deep", TWO + '{"question": ' + "[" * 100_000 + "\n", *BOTH, malformed=1),
     told("number_too_long", TWO + '{"question": ' + "9" * 5000 + ', "answer": "x"}\n', *BOTH, malformed=1),
-    told("same_key_twice", '{"question": "no", "question": "Where?", "answer": "There."}\n', BOTH[0]),
+    told(
+        "same_key_twice", TWO + '{"question": "no", "question": "Where?", "answer": "There."}\n', *BOTH, repeated_key=1
+    ),
+    told("array_with_same_key_twice", f'[{{"answer": 1, "answer": 2}}, {json.dumps(QA)}]', BOTH[0], repeated_key=1),
+    told("infinite_answer", TWO + '{"question": "Who?", "answer": 1e999}\n', *BOTH, null=1),
     told(
         "squad",
         json.dumps(
