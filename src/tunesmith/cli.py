@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import re
+import shlex
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -99,7 +100,10 @@ def _in_project(command: str) -> str:
     given = [value for word, value in zip(words, [*words[1:], ""], strict=True) if word == "--project"]
     given += [word.removeprefix("--project=") for word in words if word.startswith("--project=")]
     verbs = "collect|prepare|pretrain(?! --embedded)|train|evaluate|show"
-    return re.sub(rf"\btunesmith ({verbs})\b", rf"\g<0> --project {given[-1]}", command) if given else command
+    if not given:
+        return command
+    flag = f" --project {shlex.quote(given[-1])}"
+    return re.sub(rf"\btunesmith ({verbs})\b", lambda verb: verb[0] + flag, command)
 
 
 def _pairs(values: list[str]) -> dict[str, str]:

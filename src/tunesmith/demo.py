@@ -26,8 +26,9 @@ from tunesmith.text.render import Renderer
 from tunesmith.text.tokenizer import Tokenizer
 from tunesmith.train.config import TrainConfig, decide
 
-_TUNING_SECONDS = 65.0  # what tuning may take where the machine is slow; the demo is to end within minutes
-_SETTINGS = {"train": {"optimizer": "muon"}}  # on two million parameters Muon learns more a step than AdamW
+_TUNING_SECONDS = 50.0  # what tuning may take where the machine is slow; the demo is to end within minutes
+# On two million parameters Muon learns more a step than AdamW (docs/log.md).
+SETTINGS = {"train": {"optimizer": "muon", "num_epochs": 5, "weight_decay": 0.1}}
 _ARMS = {
     "majority": "majority answer",
     "bm25": "nearest training row (BM25)",
@@ -39,7 +40,7 @@ _ARMS = {
 def demo(folder: Path) -> dict[str, Any]:
     """Run every stage in the project `folder`, made where it is missing. Returns what `demo --json` prints."""
     began = time.monotonic()
-    project = loop.open_project(folder) if (folder / TOML).is_file() else loop.new(folder, settings=_SETTINGS)
+    project = loop.open_project(folder) if (folder / TOML).is_file() else loop.new(folder, settings=SETTINGS)
     say("1/5 data: questions and answers made from the standard library's own documentation")
     collect_lessons(project.place("raw"))
     set_ = loop.prepare(project)
@@ -82,7 +83,7 @@ def _say_base(base: Artifact) -> None:
     samples = list(read_jsonl(base.path / "samples.jsonl"))
     for word, step in (("before", 0), ("after", facts["steps"])):
         for sample in [s for s in samples if s["step"] == step][:2]:
-            say(f"  {word:<6} {_short(sample['prompt'] + sample['sample'])}")
+            say(f"  {word:<6} {_short(repr(sample['prompt'] + sample['sample']))}")
 
 
 def _affordable_steps(config: TrainConfig, set_: Artifact, base: Artifact) -> int:
@@ -91,7 +92,7 @@ def _affordable_steps(config: TrainConfig, set_: Artifact, base: Artifact) -> in
     lengths = [len(e.ids) for row in read_rows(set_.path / "train.jsonl") for e in renderer.render(row)]
     wanted = decide(config, len(lengths), base.facts["total_parameters"]).max_steps or 1
     tokens_a_step = config.batch_size * sum(lengths) / len(lengths)
-    affordable = max(1, int(_TUNING_SECONDS * base.facts["tokens_per_second"] / tokens_a_step))
+    affordable = max(1, int(_TUNING_SECONDS * base.facts["measured_tokens_per_second"] / tokens_a_step))
     if affordable < wanted:
         say(f"  capped at {affordable} of {wanted} steps by this machine's measured speed")
     return min(wanted, affordable)

@@ -22,7 +22,14 @@ from tunesmith.prepare import stage as prepare
 from tunesmith.train.config import PretrainConfig
 
 # The code that decides what the base reads and how it learns: a change in it makes another base.
-_RECIPE = ("collect/lessons.py", "collect/stdlib.py", "prepare/groups.py", "prepare/split.py", "train/pretrain.py")
+_RECIPE = (
+    "embedded.py",
+    "collect/lessons.py",
+    "collect/stdlib.py",
+    "prepare/groups.py",
+    "prepare/split.py",
+    "train/pretrain.py",
+)
 
 
 def embedded_base(config: PretrainConfig | None = None) -> Path:
@@ -49,14 +56,18 @@ def embedded_run(config: PretrainConfig | None = None) -> Artifact:
 
 
 def _texts() -> list[str]:
-    """All documents but those of the classes and functions that the demo holds out."""
+    """All documents but those of the classes and functions that the demo holds out, and but their copies elsewhere."""
     library = harvest()
     with tempfile.TemporaryDirectory() as scratch:
         raw = collect_lessons(Path(scratch, "raw"))
         set_ = prepare.run(prepare.PrepareConfig(), [raw], Path(scratch, "sets"))
         held = {row.id for part in ("valid", "test") for row in read_rows(set_.path / f"{part}.jsonl")}
-        groups = frozenset(row.meta.group for row in read_rows(raw.path / "examples.jsonl") if row.id in held)
-    return library.texts(without=groups)
+        rows = [row for row in read_rows(raw.path / "examples.jsonl") if row.id in held and row.meta.origin == "human"]
+    groups = frozenset(row.meta.group for row in rows if row.meta.group)
+    copied = {text for group, text in library.documents if group in groups}
+    asked = [row.question for row in rows]
+    texts = [text for text in library.texts(without=groups) if text not in copied]
+    return [text for text in texts if not any(question in text for question in asked)]
 
 
 def _key(config: PretrainConfig) -> str:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunesmith.core.artifact import MANIFEST, Artifact, disk_errors, fsync_path, open_artifact
+from tunesmith.core.artifact import MANIFEST, Artifact, fsync_path, open_artifact
 from tunesmith.core.config import C, Config, make, to_toml
-from tunesmith.core.errors import DataError, ModelError, UsageError, did_you_mean
+from tunesmith.core.errors import DataError, ModelError, ResourceError, UsageError, did_you_mean
 from tunesmith.core.jsonl import read_json, read_rows, write_json
 from tunesmith.core.project import TOML, Project, TaskConfig
 from tunesmith.core.runlog import say
@@ -71,7 +72,8 @@ def check_files(files: Sequence[Path]) -> None:
             raise UsageError(f"{file} is a folder", expected="a file of examples", fix=f"name its files: {file}/*")
         if not file.exists():
             near = [path.name for path in file.parent.iterdir()] if file.parent.is_dir() else []
-            raise UsageError(f"{file} does not exist", fix=did_you_mean(file.name, near) or "check the path")
+            hint = did_you_mean(file.name, near)
+            raise UsageError(f"{file} does not exist", fix=hint if hint.startswith("did") else "check the path")
 
 
 def collect(project: Project, files: Sequence[Path], mapping: dict[str, str] | None = None) -> Artifact:
@@ -134,7 +136,7 @@ def train(
     """
     from tunesmith.train.config import TrainConfig
 
-    out = _place(project, "run", name or (_unfinished(project) if resume else None))
+    out = _unfinished(project, name) if resume else _place(project, "run", name)
     started = _started(out) if resume else {}
     file = started.get("config") or project.config("train", TrainConfig).model_dump(exclude_unset=True)
     for one, other in (("max_steps", "num_epochs"), ("num_epochs", "max_steps")):
@@ -149,8 +151,13 @@ def train(
     from tunesmith.train import stage  # seconds to import: not before what can be wrong without it
 
     inputs = stage.TrainInputs(set_, base, path, template(project))
-    with disk_errors(out):  # also what safetensors says of a full disk
+    try:
         return stage.run(config, inputs, out, resume=resume)
+    except ResourceError as error:
+        if not error.fix.startswith("free some space"):
+            raise
+        fix = f"free some space, then: tunesmith train --resume --name {out.name}"
+        raise ResourceError(error.what, where=error.where, fix=fix) from error
 
 
 def evaluate(
@@ -241,10 +248,25 @@ def _under(file: dict[str, Any], kind: type[C], overrides: dict[str, Any], where
 
 
 def _place(project: Project, kind: str, name: str | None) -> Path:
-    """Where a new artifact goes. Raises UsageError on a name that is no plain folder name."""
-    if name is not None and (not re.fullmatch(r"\w[\w.-]*", name) or name.endswith(".partial")):
+    """Where a new artifact goes. Raises UsageError on a name that is taken, or is no plain folder name.
+
+    The stages refuse a taken name too, but a base may have to be made before one is asked.
+    """
+    name = name or project.next_name(kind)
+    if not re.fullmatch(r"\w[\w.-]*", name) or name.endswith(".partial"):
         raise UsageError(f"'{name}' cannot be a name", expected="letters, digits, '-', '_' and '.', such as run-2")
-    return project.place(kind) / (name or project.next_name(kind))
+    final = project.place(kind) / name
+    if os.path.lexists(final):
+        raise UsageError(f"the {kind} {final.name} exists", fix="choose another --name, or leave it out")
+    if os.path.lexists(_partial(final)):
+        fix = f"tunesmith train --resume --name {final.name}, or choose another --name"
+        raise UsageError(f"an unfinished {kind} {final.name} exists", fix=fix)
+    return final
+
+
+def _partial(out: Path) -> Path:
+    """Where a run lies until it is finished."""
+    return out.with_name(f"{out.name}.partial")
 
 
 def _files(raw: Artifact) -> set[str]:
@@ -288,15 +310,24 @@ def _renew(made: Artifact) -> Artifact:
 
 
 def _started(out: Path) -> dict[str, Any]:
-    """The receipt of an unfinished run; empty where it was stopped before it wrote one."""
-    file = out.with_name(out.name + ".partial") / "receipt.json"
-    return dict(read_json(file)) if file.is_file() else {}
+    """The receipt of an unfinished run; empty where it was stopped before it had written one."""
+    with suppress(DataError, OSError):
+        return dict(read_json(_partial(out) / "receipt.json"))
+    return {}
 
 
-def _unfinished(project: Project) -> str:
-    """The only unfinished run. Raises UsageError when there is none, or a choice."""
-    found = sorted(path.name.removesuffix(".partial") for path in project.place("run").glob("*.partial"))
-    if len(found) != 1:
+def unfinished_runs(project: Project) -> list[str]:
+    """The names of the runs that were stopped or are going on."""
+    return sorted(path.name.removesuffix(".partial") for path in project.place("run").glob("[!.]*.partial"))
+
+
+def _unfinished(project: Project, name: str | None) -> Path:
+    """Where the only unfinished run is to be, or the one of that name. Raises UsageError on none, and on a choice."""
+    found = unfinished_runs(project)
+    if name is not None and name not in found:
+        fix = did_you_mean(name, found) or "leave --resume out"
+        raise UsageError(f"there is no unfinished run {name} to resume", fix=fix)
+    if name is None and len(found) != 1:
         what = "there is no unfinished run" if not found else f"unfinished runs: {', '.join(found)}"
         raise UsageError(what, fix="leave --resume out" if not found else f"add --name {found[-1]}")
-    return found[0]
+    return project.place("run") / (name or found[0])

@@ -14,6 +14,7 @@ from tunesmith.core.artifact import MANIFEST
 from tunesmith.core.errors import UsageError, did_you_mean
 from tunesmith.core.jsonl import read_json, read_rows
 from tunesmith.core.project import PLACES, Project, cache_dir
+from tunesmith.loop import base_path, template, unfinished_runs
 
 # kind -> the facts worth a line
 _FACTS = {
@@ -33,11 +34,9 @@ def overview(project: Project) -> tuple[dict[str, Any], str]:
         for name in facts[kind]:  # not opened: that would read every weight of every run
             manifest = read_json(project.place(kind) / name / MANIFEST)
             lines.append(f"  {kind:<4} {name:<14} {_line(kind, manifest['facts'])}")
-    if project.place("run").is_dir():
-        unfinished = sorted(p.name.removesuffix(".partial") for p in project.place("run").glob("*.partial"))
-        facts["unfinished"] = unfinished
-        lines += [f"  run  {name:<14} unfinished: tunesmith train --resume --name {name}" for name in unfinished]
-    return {"project": str(project.path), **facts}, "\n".join(lines)
+    unfinished = unfinished_runs(project)
+    lines += [f"  run  {name:<14} unfinished: tunesmith train --resume --name {name}" for name in unfinished]
+    return {"project": str(project.path), **facts, "unfinished": unfinished}, "\n".join(lines)
 
 
 def artifact_view(project: Project, kind: str, name: str | None) -> tuple[dict[str, Any], str]:
@@ -58,16 +57,15 @@ def artifact_view(project: Project, kind: str, name: str | None) -> tuple[dict[s
 
 def row_view(project: Project, name: str | None, number: int, *, colour: bool) -> tuple[dict[str, Any], str]:
     """A training row as the model sees it: rendered by the base's own template, trained tokens marked."""
-    from tunesmith.loop import base_path, template
+    set_ = project.open("set", name)
+    rows = list(read_rows(set_.path / "train.jsonl"))
+    if not 1 <= number <= len(rows):
+        raise UsageError(f"{set_.name} has no training row {number}", expected=f"1 to {len(rows)}")
     from tunesmith.model.load import ensure_fast_tokenizer, resolve
     from tunesmith.text.render import Renderer
     from tunesmith.text.tokenizer import Tokenizer
     from tunesmith.train.config import TrainConfig
 
-    set_ = project.open("set", name)
-    rows = list(read_rows(set_.path / "train.jsonl"))
-    if not 1 <= number <= len(rows):
-        raise UsageError(f"{set_.name} has no training row {number}", expected=f"1 to {len(rows)}")
     base = base_path(project, project.task.base) or resolve(project.task.base)
     tokenizer = Tokenizer.load(ensure_fast_tokenizer(base, cache_dir() / "tokenizers"))
     train_on = project.config("train", TrainConfig).train_on

@@ -42,7 +42,7 @@ LLAMA2 = (
     " + ' [/INST]' }}{% else %}{{ ' ' + m['content'].strip() + ' ' + eos_token }}{% endif %}{% endfor %}"
 )
 GEMMA = (
-    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('No system role') }}{% endif %}"
     "{% for m in messages %}{% set role = 'model' if m['role'] == 'assistant' else m['role'] %}"
     "{{ '<start_of_turn>' + role + '\n' + m['content'] | trim + '<end_of_turn>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
@@ -58,7 +58,8 @@ ZEPHYR = (
 QWEN3 = (
     "{% for m in messages %}{% if m.role == 'assistant' %}"
     "{% set text = m.content.split('</think>')[-1].lstrip('\n') if '</think>' in m.content else m.content %}"
-    "{{ '<|im_start|>assistant\n' }}{% if loop.last %}{{ '<think>\n\n</think>\n\n' }}{% endif %}{{ text + '<|im_end|>\n' }}"
+    "{{ '<|im_start|>assistant\n' }}{% if loop.last %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
+    "{{ text + '<|im_end|>\n' }}"
     "{% else %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
@@ -423,7 +424,17 @@ def test_an_example_without_a_trained_token_or_without_its_stop_token_is_caught(
     assert "not with a stop token" in problem
 
 
-INSERTS = ["<|im_end|>", "<|endoftext|>", "</s>", "<s>", "[INST]", "<think>", "</think>", "<|assistant|>", "\ue0000\ue001"]
+INSERTS = [
+    "<|im_end|>",
+    "<|endoftext|>",
+    "</s>",
+    "<s>",
+    "[INST]",
+    "<think>",
+    "</think>",
+    "<|assistant|>",
+    "\ue0000\ue001",
+]
 WORDS = st.text(st.characters(exclude_categories=("Cs",)), max_size=12)
 TEXT = st.lists(st.one_of(WORDS, st.sampled_from(INSERTS)), min_size=1, max_size=6).map("".join)
 

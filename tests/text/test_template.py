@@ -24,9 +24,7 @@ def tokenizer() -> Tokenizer:
 
 def test_the_plain_template_is_written_as_the_course_writes_it(tokenizer: Tokenizer) -> None:
     template = Template(template_source("plain", tokenizer), tokenizer)
-    expected = (
-        "Be brief.\n\n### Question:\nWho?\n\n### Answer:\nMe.<|endoftext|>\n### Question:\nWhy?\n\n### Answer:\n"
-    )
+    expected = "Be brief.\n\n### Question:\nWho?\n\n### Answer:\nMe.<|endoftext|>\n### Question:\nWhy?\n\n### Answer:\n"
     assert template.render(MESSAGES, generate=True) == expected
     assert template.render(MESSAGES, generate=False) == expected.removesuffix("### Answer:\n")
 

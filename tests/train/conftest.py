@@ -1,6 +1,6 @@
 """What the tests of training share: sets, a model of one matrix, and one small run a family and method."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -83,7 +83,7 @@ class Tuned:
 @pytest.fixture(scope="session")
 def tuned(
     request: pytest.FixtureRequest, small_set: Artifact, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[[str, str], Tuned]]:
+) -> Callable[[str, str], Tuned]:
     """`tuned(arch, method)`: six steps on the small set, once a session."""
     made: dict[tuple[str, str], Tuned] = {}
 
@@ -98,4 +98,4 @@ def tuned(
             made[arch, method] = Tuned(run, config, inputs, base)
         return made[arch, method]
 
-    yield get
+    return get

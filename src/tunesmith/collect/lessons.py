@@ -179,7 +179,7 @@ def _guard(limit: int, rng: random.Random) -> Iterator[Row]:
         yield pair(question, GUARD_ANSWER, meta=meta)
 
 
-def collect_lessons(out: Path, reading: int = 700, writing: int = 300, guard: int = 130, seed: int = 0) -> Artifact:
+def collect_lessons(out: Path, reading: int = 1100, writing: int = 200, guard: int = 100, seed: int = 0) -> Artifact:
     """Seal the lessons of this Python as data/raw/<id> below `out`, or return them where they are there already."""
     rows = lessons(harvest(), reading, writing, guard, seed)
     identity = hashlib.sha256(" ".join(row.id for row in rows).encode()).hexdigest()[:12]

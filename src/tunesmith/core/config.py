@@ -33,7 +33,8 @@ def make(kind: type[C], values: dict[str, Any], where: str = "") -> C:
         known = kind.model_fields.get(str(first["loc"][0])) if first["loc"] else None
         takes = " ".join((known.description or "").split()) if known else ""
         got = json.dumps(first.get("input"), default=str, ensure_ascii=False)
-        what = f"{key} = {got}: {first['msg'][0].lower()}{first['msg'][1:]}"
+        said = first["msg"].removeprefix("Value error, ")
+        what = f"{key} = {got}: {said[0].lower()}{said[1:]}" if first["loc"] else said
         what = f"'{key}' is missing" if first["type"] == "missing" else what
         raise UsageError(what, where=where, expected=takes) from error
 

@@ -92,7 +92,7 @@ class PretrainConfig(Config):
     """rows an optimizer step"""
     max_steps: int = Field(default=480, ge=1)
     """optimizer steps, at most"""
-    max_seconds: float = Field(default=130.0, gt=0)
+    max_seconds: float = Field(default=100.0, gt=0)
     """the longest training in seconds: on a machine measured to be slower, there are fewer steps, and it says so"""
     muon_lr: float = Field(default=0.03, gt=0)
     """learning rate of the matrices (Muon)"""

@@ -15,7 +15,7 @@ import torch
 from peft import PeftModel
 from transformers import GenerationConfig, PreTrainedModel
 
-from tunesmith.core.errors import ModelError
+from tunesmith.core.errors import ModelError, TunesmithError
 from tunesmith.core.jsonl import read_json, write_json
 from tunesmith.core.records import Row
 from tunesmith.engine.base import Sampling
@@ -123,4 +123,7 @@ def _answer_fresh(folder: Path, ask: Path, answer: Path) -> None:
 
 
 if __name__ == "__main__":
-    _answer_fresh(*map(Path, sys.argv[1:4]))
+    try:
+        _answer_fresh(*map(Path, sys.argv[1:4]))
+    except TunesmithError as error:
+        sys.exit(error.what)

@@ -85,7 +85,7 @@ def fit_model(
         name = work.name.removesuffix(".partial")
         saved = checkpoint.newest_step(folder)
         where = "saved" if saved == state.step else f"the newest checkpoint is of step {saved}"
-        fix = f"tunesmith train --resume --name {name}, with the flags that it was started with"
+        fix = f"tunesmith train --resume --name {name}"
         raise Interrupted(f"stopped at step {state.step}; {where}", fix=fix)
     return state
 

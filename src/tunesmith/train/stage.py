@@ -81,9 +81,8 @@ def _data(set_: Artifact, renderer: Renderer, max_length: int) -> Data:
     train = build(rows, renderer, max_length)
     if not train.kept:
         reasons = ", ".join(sorted({s["reason"] for s in train.skipped})) or "the set is empty"
-        raise DataError(
-            f"no row of {set_.name} can be trained ({reasons})", fix="raise max_length, or see the set's report"
-        )
+        what = f"no row of {set_.name} can be trained ({reasons})"
+        raise DataError(what, fix="raise max_length, take a base with a longer context, or see the set's report")
     valid_rows = list(read_rows(set_.path / "valid.jsonl"))
     valid = build(valid_rows, renderer, max_length)
     kept = {e.row_id for e in (*valid.kept, *train.kept)}

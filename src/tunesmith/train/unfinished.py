@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.core.artifact import Artifact, disk_errors, seal
-from tunesmith.core.errors import DataError, UsageError
+from tunesmith.core.errors import DataError, TunesmithError, UsageError
 from tunesmith.core.jsonl import read_json, write_json
 
 SAME = ("config", "data_hash", "base_hash", "template_hash")  # of the receipt: equal, or the run is another one
@@ -42,7 +42,12 @@ def unfinished(out: Path, resume: bool) -> Iterator[Path]:
                 raise UsageError(f"another process is training {out.name}", fix="wait for it, or stop it") from error
             if resume:  # it may have been killed while it was sealed
                 _put_back(work, _aside(out))
-            yield work
+            try:
+                yield work
+            except TunesmithError:
+                if not (work / "receipt.json").is_file():  # a mistake before anything was trained: nothing to resume
+                    shutil.rmtree(work)
+                raise
 
 
 def run_hash(receipt: dict[str, Any]) -> str:

@@ -1,0 +1,74 @@
+from typing import Any
+
+import pytest
+
+from tunesmith.core.config import make
+from tunesmith.core.errors import UsageError
+from tunesmith.train.config import PretrainConfig, TrainConfig, decide
+
+
+@pytest.mark.parametrize(
+    ("values", "rows", "steps"),
+    [
+        ({"max_steps": 7}, 100, 7),
+        ({"num_epochs": 3, "batch_size": 16}, 100, 21),
+        ({"batch_size": 16}, 100, 42),  # 7 steps an epoch: 6 epochs at most
+        ({"batch_size": 16}, 2000, 500),  # 125 an epoch: 4 epochs reach 400
+        ({"batch_size": 16}, 100_000, 12_500),  # 2 epochs at least
+        ({"batch_size": 16}, 1, 6),
+    ],
+)
+def test_the_number_of_steps_is_given_or_decided_by_the_rows(values: dict[str, Any], rows: int, steps: int) -> None:
+    found = decide(TrainConfig(**values), rows, 10**6)
+    assert (found.max_steps, found.num_epochs) == (steps, None)
+
+
+@pytest.mark.parametrize(
+    ("values", "parameters", "rate"),
+    [
+        ({}, 1_000_000, 3e-3),
+        ({}, 2_000_000, 3e-3),
+        ({}, 8_000_000_000, 2.1e-5),  # 3e-3 * 4000**-0.6 = 2.07e-5
+        ({"method": "lora"}, 8_000_000_000, 2.1e-4),
+        ({"method": "lora"}, 2_000_000, 5e-3),
+        ({"optimizer": "muon"}, 2_000_000, 2e-2),
+        ({"learning_rate": 0.5}, 2_000_000, 0.5),
+    ],
+)
+def test_the_learning_rate_is_given_or_decided_by_size_and_method(
+    values: dict[str, Any], parameters: int, rate: float
+) -> None:
+    assert decide(TrainConfig(**values), 100, parameters).learning_rate == rate
+
+
+def test_cadences_are_an_epoch_and_never_longer_than_the_run() -> None:
+    found = decide(TrainConfig(batch_size=10), 100, 1)
+    assert (found.eval_every, found.sample_every, found.save_every) == (10, 10, None)
+    found = decide(TrainConfig(batch_size=10, max_steps=4), 100, 1)
+    assert (found.eval_every, found.sample_every) == (4, 4)
+    found = decide(TrainConfig(eval_every=3, sample_every=0, save_every=2), 100, 1)
+    assert (found.eval_every, found.sample_every, found.save_every) == (3, 0, 2)
+
+
+def test_what_is_decided_is_decided_once() -> None:
+    once = decide(TrainConfig(), 100, 10**7)
+    assert decide(once, 100, 10**7) == once
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "message"),
+    [
+        (TrainConfig, {"num_epochs": 1, "max_steps": 2}, "give num_epochs or max_steps, not both"),
+        (TrainConfig, {"learning_rate": 0}, "learning_rate = 0"),
+        (TrainConfig, {"warmup_ratio": 1.0}, "warmup_ratio"),
+        (TrainConfig, {"batch_size": 0}, "batch_size"),
+        (TrainConfig, {"lr_schedule": "cosin"}, "cosine"),
+        (TrainConfig, {"learning_rat": 1}, "did you mean 'learning_rate'"),
+        (PretrainConfig, {"vocab_size": 256}, "vocab_size"),
+        (PretrainConfig, {"dim": 50, "num_heads": 4}, "dim / num_heads must be a whole, even number"),
+        (PretrainConfig, {"block": 600}, "block must not exceed context"),
+    ],
+)
+def test_settings_that_cannot_be_are_usage_errors(kind: Any, values: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        make(kind, values)
