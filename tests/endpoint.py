@@ -6,6 +6,7 @@ Loaded by path from the conftest.py of the rooms that need it; it is no test its
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -85,7 +86,11 @@ class Handler(BaseHTTPRequestHandler):
     endpoint: Endpoint
 
     def do_POST(self) -> None:
-        payload = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        try:
+            payload = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        except (ValueError, OSError):  # the client was killed while it sent
+            self.close_connection = True
+            return
         number = self.endpoint.arrived(payload, {k.lower(): v for k, v in self.headers.items()})
         try:
             time.sleep(self.endpoint.seconds)
@@ -155,8 +160,14 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
+    """Errors of connections that a killed client left behind are not printed."""
+
     daemon_threads = True
     request_queue_size = 64
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
 
 
 @contextmanager

@@ -175,8 +175,10 @@ def test_kill_9_in_the_middle_loses_and_repeats_nothing_that_was_answered(
         assert not known.intersection(asked_later)
         assert len(set(asked_later)) == len(asked_later)
         spent = read_json(made.path / "receipt.json")["spent"]
-        assert spent["requests"] == endpoint.requests  # of both lives
-        assert endpoint.requests - spent["answered"] <= 8
+        # of both lives; those that were on their way at the kill are in the ledger, whether they arrived or not
+        assert endpoint.requests <= spent["requests"] <= endpoint.requests + 8
+        assert spent["answered"] == len(stored_requests(tmp_path / "answers.db"))
+        assert spent["unmeasured"] == spent["requests"] - spent["answered"] <= 8
         undisturbed = make(calm, config, [raw(calm, seeds())])
     for name in ("examples.jsonl", "rejects.jsonl", "provenance.jsonl"):
         assert (made.path / name).read_bytes() == (undisturbed.path / name).read_bytes()
@@ -352,8 +354,8 @@ def test_questions_come_from_facts_and_say_nothing_that_is_not_in_the_document(s
     with serving(crane) as endpoint:
         made = make(tmp_path, settings(endpoint, recipe="questions", target=2), [document])
         prompts = [payload["messages"][0]["content"] for payload in endpoint.payloads]
-    facts, pairs = prompts[:2]
-    assert "List the separate facts" in facts
+    assert "List the separate facts" in prompts[0]
+    (pairs,) = (prompt for prompt in prompts if "List the separate facts" not in prompt)
     assert "1987" not in pairs  # a fact that the document does not hold is asked about by nobody
     assert pairs.count("asked by") == 2
     rows = list(read_rows(made.path / "examples.jsonl"))
@@ -604,6 +606,13 @@ def test_what_a_recipe_needs_is_asked_for_before_anything_is_sent(
     with pytest.raises(UsageError, match=words) as caught:
         generate.run(config, [raw(tmp_path, seeds())], tmp_path / "data" / "raw")
     assert caught.value.fix or caught.value.expected
+
+
+def test_questions_in_a_template_are_told(serving: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [pair(f"### Question:\n{row.question}\n\n### Answer:", row.answer) for row in seeds(6)]
+    with serving(inventive) as endpoint:
+        make(tmp_path, settings(endpoint, target=5), [raw(tmp_path, rows)])
+    assert "6 of 6 questions hold the marks of a prompt template" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", [b"", b"  \n", b"<!DOCTYPE html><p>x", b"%PDF-1.7 x", b"\xff\xfe\x00x"])

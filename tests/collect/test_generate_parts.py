@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tunesmith.collect import tolerant
@@ -21,7 +21,7 @@ DOCS = Path(__file__).resolve().parents[2] / "../shared/data/lamini/docs"
 WORDS = st.lists(st.sampled_from(["a", "b", "c", "d", "e"]), min_size=1, max_size=12)
 
 
-@settings(deadline=None)  # the metrics room loads nltk
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the metrics room loads nltk
 @given(WORDS, WORDS)
 def test_rouge_l_is_that_of_the_metrics_room(a: list[str], b: list[str]) -> None:
     assert rouge_l(a, b) == pytest.approx(rouge(" ".join(a), " ".join(b))["rougeL"].f1)

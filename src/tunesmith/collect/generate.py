@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -31,6 +32,7 @@ from tunesmith.engine.remote import RemoteChat
 VERSION = 1  # of what the same answers become; part of an artifact's name
 TARGET = 100  # rows, where none is asked for and the recipe has no end of its own
 STORE = "answers.db"
+TEMPLATE = re.compile(r"^### ?\w+|\[INST\]|<\|im_start\|>|<\|start_header_id\|>", re.MULTILINE)
 # Of the run, not of its rows: other values give the same artifact.
 RUNNING = frozenset(EndpointConfig.model_fields) - {"model"}
 
@@ -141,6 +143,11 @@ def material_of(config: GenerateConfig, inputs: Sequence[Artifact | Path]) -> Ma
     for name in config.ids:
         if not any(row.id.startswith(name) for row in rows):
             raise UsageError(f"no row has the id {name}", expected="an id of examples.jsonl, or its beginning")
+    baked = sum(bool(TEMPLATE.search(row.question)) for row in rows)
+    if 2 * baked > len(rows):
+        say(
+            f"{baked} of {len(rows)} questions hold the marks of a prompt template: the model is shown them as they are"
+        )
     reply = config.guard_reply.replace("{topic}", config.topic)
     return Material(rows, pieces, config.topic, reply, config.seed, config.ids)
 

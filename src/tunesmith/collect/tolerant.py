@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -87,8 +88,10 @@ def _value(text: str, start: int) -> tuple[Any, int]:
         pass
     end = max(text.rfind("}"), text.rfind("]")) + 1
     try:
-        value = ast.literal_eval(text[start:end])  # single quotes, True and None: how Python prints it
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # "\d" in a string, which the user did not write
+            value = ast.literal_eval(text[start:end])  # single quotes, True and None: how Python prints it
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return None, start + 1
     return (value, end) if isinstance(value, dict | list) else (None, start + 1)
 

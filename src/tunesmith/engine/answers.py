@@ -22,6 +22,17 @@ CREATE TABLE IF NOT EXISTS requests (
     id INTEGER PRIMARY KEY, job TEXT NOT NULL, key TEXT NOT NULL, model TEXT NOT NULL, sent REAL NOT NULL,
     seconds REAL, status INTEGER, prompt_tokens INTEGER, completion_tokens INTEGER, cost REAL, most REAL);
 CREATE INDEX IF NOT EXISTS requests_of_job ON requests (job);
+CREATE TABLE IF NOT EXISTS jobs (job TEXT PRIMARY KEY, requests INTEGER NOT NULL, spent REAL NOT NULL);
+"""
+ROUNDING = 1e-9  # of a cap that is left unused: running sums of prices are not exact
+ENTER = """
+INSERT INTO jobs VALUES (?, 1, ?)
+ON CONFLICT (job) DO UPDATE SET requests = requests + 1, spent = spent + excluded.spent
+"""
+CORRECT = """
+UPDATE jobs SET requests = requests + :requests,
+    spent = spent + coalesce(:cost - (SELECT most FROM requests WHERE id = :id), 0)
+WHERE job = (SELECT job FROM requests WHERE id = :id)
 """
 SUMS = """
 SELECT count(*), coalesce(sum(status = 200), 0), count(*) - count(prompt_tokens), coalesce(sum(prompt_tokens), 0),
@@ -80,9 +91,9 @@ class Answers:
             path.parent.mkdir(parents=True, exist_ok=True)
         try:  # used from one thread at a time, which is not always the one that opened it
             self._db = sqlite3.connect(path or ":memory:", timeout=60, isolation_level=None, check_same_thread=False)
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")  # an answer that was paid for outlives a power cut
-            self._db.executescript(TABLES)
+            _patiently(self._db, "PRAGMA journal_mode = WAL")
+            _patiently(self._db, "PRAGMA synchronous = FULL")  # an answer that was paid for outlives a power cut
+            _patiently(self._db, TABLES)
         except sqlite3.DatabaseError as error:
             raise UsageError(f"not a file of answers: {error}", where=str(path), fix="move the file away") from error
 
@@ -107,11 +118,13 @@ class Answers:
         """
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
-            spent = self.ledger(job)
-            over_requests = caps.max_requests is not None and spent.requests + 1 > caps.max_requests
-            over_cost = caps.max_cost is not None and spent.most + (most or 0.0) > caps.max_cost
-            if over_requests or over_cost:
+            found = self._db.execute("SELECT requests, spent FROM jobs WHERE job = ?", (job,)).fetchone()
+            requests, spent = found or (0, 0.0)
+            if caps.max_requests is not None and requests + 1 > caps.max_requests:
                 return None
+            if caps.max_cost is not None and spent + (most or 0.0) > caps.max_cost * (1 - ROUNDING):
+                return None
+            self._db.execute(ENTER, (job, most or 0.0))
             values = (job, key, model, time.time(), most)
             sql = "INSERT INTO requests (job, key, model, sent, most) VALUES (?, ?, ?, ?, ?)"
             return self._db.execute(sql, values).lastrowid
@@ -122,13 +135,17 @@ class Answers:
         sql = "UPDATE requests SET status=?, seconds=?, prompt_tokens=?, completion_tokens=?, cost=? WHERE id=?"
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
+            self._db.execute(CORRECT, {"requests": 0, "cost": end.cost, "id": number})
             self._db.execute(sql, values)
             if answer is not None:
                 self.put(*answer)
 
     def forget_request(self, number: int) -> None:
         """It was never sent: there was no connection."""
-        self._db.execute("DELETE FROM requests WHERE id = ?", (number,))
+        with self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.execute(CORRECT, {"requests": -1, "cost": 0.0, "id": number})
+            self._db.execute("DELETE FROM requests WHERE id = ?", (number,))
 
     def ledger(self, job: str) -> Ledger:
         requests, answered, unmeasured, prompt, completion, cost, most = self._db.execute(SUMS, (job,)).fetchone()
@@ -139,3 +156,15 @@ class Answers:
         sql = "SELECT count(*), avg(seconds), avg(completion_tokens) FROM requests WHERE model = ? AND status = 200"
         count, seconds, tokens = self._db.execute(sql, (model,)).fetchone()
         return (count, seconds, tokens) if count and tokens is not None else None
+
+
+def _patiently(db: sqlite3.Connection, script: str) -> None:
+    """Run it, again and again while another process opens the same file: the timeout does not cover that."""
+    for tries in range(600):
+        try:
+            db.executescript(script)
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or tries == 599:
+                raise
+            time.sleep(0.05)
