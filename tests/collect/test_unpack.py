@@ -51,6 +51,7 @@ def test_members_are_named_after_their_archive_and_junk_is_told() -> None:
         (zipped("..\\b"), Limits(), "points out of the archive"),
         (zipped("C:/b"), Limits(), "points out of the archive"),
     ],
+    ids=["ratio", "total", "total_of_members", "members", "layers", "parent", "backslash", "drive"],
 )
 def test_each_limit_stops_what_is_beyond_it(data: bytes, limits: Limits, words: str) -> None:
     with pytest.raises(DataError, match=words):
