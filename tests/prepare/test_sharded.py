@@ -31,11 +31,13 @@ def one_process(job: Job) -> None:
     run_local(job, 1)
 
 
-def raw(folder: Path, rows: list[Row], rejects: int = 0) -> Artifact:
+def raw(folder: Path, rows: list[Row], rejects: int = 0, provenance: list[dict[str, Any]] | None = None) -> Artifact:
     final = folder / uuid.uuid4().hex
     with writing(final) as work:
         write_rows(work / "examples.jsonl", rows)
         write_jsonl(work / "rejects.jsonl", (Reject("f", i, "malformed").to_json() for i in range(rejects)))
+        if provenance:
+            write_jsonl(work / "provenance.jsonl", provenance)
         return seal(work, final, "raw", {})
 
 
@@ -202,3 +204,20 @@ def test_generated_rows_stay_with_their_parent_in_shards_too(tmp_path: Path) -> 
     where = {row.question: side for side in SPLITS for row in read_rows(made.path / f"{side}.jsonl")}
     for group in range(10):
         assert len({where[row.question] for row in rows[group::10]}) == 1
+
+
+def test_families_are_joined_and_rewritten_rows_give_way_in_shards_too(tmp_path: Path) -> None:
+    rows = questions(30)
+    child = pair("quite another question", "A", meta=Meta("generated/paraphrase", 1, "generated", rows[3].id))
+    better = pair("answered better now", "B", meta=Meta("generated/rewrite", 2, "edited", rows[5].id))
+    provenance = [
+        {"id": child.id, "line": 1, "parents": [rows[3].id]},
+        {"id": better.id, "line": 2, "parents": [rows[5].id], "replaces": rows[5].id},
+    ]
+    sources = [raw(tmp_path, rows, 2), raw(tmp_path, [child, better], provenance=provenance)]
+    one = stage.run(PrepareConfig(), sources, tmp_path / "one")
+    many = sharded.run(PrepareConfig(), sources, tmp_path / "many", runner=one_process, shard_rows=8)
+    assert contents(many) == contents(one)
+    assert many.facts["rejected"] == {"malformed": 2, "rewritten": 1} == one.facts["rejected"]
+    where = {row.question: side for side in SPLITS for row in read_rows(many.path / f"{side}.jsonl")}
+    assert where[child.question] == where[rows[3].question]

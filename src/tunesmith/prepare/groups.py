@@ -142,7 +142,10 @@ class Groups:
 def group(
     rows: Sequence[Row], previous: Mapping[str, Sequence[Row]], asking: Questions, links: Iterable[tuple[int, int]]
 ) -> tuple[list[Row], list[Reject], Groups]:
-    """Join questions by links and by meta.group. A new one that would join two old splits is rejected."""
+    """Join questions by links and by meta.group. A new one that would join two old splits is rejected.
+
+    So is a generated row whose question lies in another old split than its parent.
+    """
     edges: dict[int, set[int]] = {}
     for i, j in (*links, *_same_group([row for members in previous.values() for row in members], asking)):
         edges.setdefault(i, set()).add(j)
@@ -165,9 +168,26 @@ def group(
             sets.union(question, member)
         if sides:
             split[sets.find(question)] = split.get(question) or sides.pop()
-    kept = [row for row in rows if asking.of(row) not in barred]
-    rejects = [reject(row, "bridges_splits", "alike to rows in two splits") for row in rows if asking.of(row) in barred]
+    reasons = ["alike to rows in two splits" if asking.of(row) in barred else "" for row in rows]
+    reasons = [a or b for a, b in zip(reasons, _astray(rows, asking), strict=True)]
+    kept = [row for row, reason in zip(rows, reasons, strict=True) if not reason]
+    rejects = [reject(row, "bridges_splits", why) for row, why in zip(rows, reasons, strict=True) if why]
     return kept, rejects, _named(kept, asking, sets, split)
+
+
+def _astray(rows: Sequence[Row], asking: Questions) -> list[str]:
+    """What is wrong with a generated row that asks what is asked in another split than its parent's; else ''."""
+    home: dict[str, str] = {}
+    for row in rows:
+        side = asking.old.get(asking.of(row))
+        if side and row.meta.group and row.meta.origin != "generated":
+            home.setdefault(row.meta.group, side)
+    out = []
+    for row in rows:
+        side = asking.old.get(asking.of(row)) if row.meta.origin == "generated" else None
+        parent = home.get(row.meta.group, side)
+        out.append("" if side == parent else f"it asks what is asked in {side}, and its parent is in {parent}")
+    return out
 
 
 def _same_group(rows: Iterable[Row], asking: Questions) -> list[tuple[int, int]]:

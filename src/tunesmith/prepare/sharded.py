@@ -22,10 +22,11 @@ from tunesmith.core.jsonl import dump, read_json, read_jsonl, write_json, write_
 from tunesmith.core.records import Message, Meta, Row
 from tunesmith.prepare.arrange import Arranged, arrange, earlier
 from tunesmith.prepare.config import PrepareConfig
+from tunesmith.prepare.parents import kinship
 from tunesmith.prepare.residue import SHARE, takings
 from tunesmith.prepare.shards import Job, Runner, check_complete, run_local, shard_name, write_shards
 from tunesmith.prepare.split import SPLITS
-from tunesmith.prepare.steps import DECIDED, WRONG, Accepted
+from tunesmith.prepare.steps import DECIDED, REWRITTEN, WRONG, Accepted
 
 VERSION = 1  # of what the same rows become; part of a set's name
 SHARD_ROWS = 20_000  # rows a shard: some 20 MB of Alpaca-like rows, ten times that while a worker has them
@@ -50,8 +51,9 @@ def run(
     work = out / f".sharded-{_identity(config, raw, previous, system, shard_rows)}"
     world = write_shards(work / "in", _lines(raw), shard_rows)
     steps = _Steps(work, world, runner)
-    accepted, kind = _templates(steps, config.unwrap == "auto")
-    cleaned = steps.run("clean", "in", {"accepted": accepted, "system": system})
+    source = _families(steps, raw)
+    accepted, kind = _templates(steps, source, config.unwrap == "auto")
+    cleaned = steps.run("clean", source, {"accepted": accepted, "system": system})
     decided = _decide(config, _index(cleaned), earlier(config, previous))
     _write_decisions(work / "decided", cleaned, decided.decisions)
     facts = _facts(config, raw, cleaned, decided) | {"kind": kind, "notes": _notes(accepted)}
@@ -111,19 +113,28 @@ def _shards(job: Job) -> Iterator[Path]:
     return (job.shard(rank) for rank in range(job.world))
 
 
-def _templates(steps: _Steps, unwrap: bool) -> tuple[Accepted, str]:
+def _families(steps: _Steps, raw: Sequence[Artifact]) -> str:
+    """The folder of the rows: as they were cut, or made heads of their families where there are generated rows."""
+    kin = kinship(raw)
+    if not kin.parents and not kin.replaced:
+        return "in"
+    steps.run("adopt", "in", {"parents": sorted(kin.parents), "replaced": kin.replaced})
+    return "adopt"
+
+
+def _templates(steps: _Steps, source: str, unwrap: bool) -> tuple[Accepted, str]:
     """The templates that nearly all rows of a file wear, found one after the other, and the kind of the rows."""
     accepted: Accepted = {}
     names = [name for name, _ in takings()]
     while True:
         number = sum(map(len, accepted.values()))
-        job = steps.run("count_templates", "in", {"accepted": accepted}, f"templates-{number}")
+        job = steps.run("count_templates", source, {"accepted": accepted}, f"templates-{number}")
         kind, counts = _counted(job)
         found = dict(accepted)
-        for source, counted in counts.items():
+        for file, counted in counts.items():
             wears = (name for name in names if counted["filled"] and counted[name] >= SHARE * counted["filled"])
             if name := next(wears, None):
-                found[source] = [*accepted.get(source, []), name]
+                found[file] = [*accepted.get(file, []), name]
         if found == accepted or not unwrap:
             return accepted, kind
         accepted = found
@@ -213,7 +224,7 @@ def _decision(decision: Decision) -> dict[str, str]:
 def _facts(config: PrepareConfig, raw: Sequence[Artifact], cleaned: Job, decided: _Decided) -> dict[str, Any]:
     """The receipt. Raises DataError when no row is left."""
     rejected = Counter(obj["reason"] for artifact in raw for obj in read_jsonl(artifact.path / "rejects.jsonl"))
-    rejected.update(obj["reason"] for shard in _shards(cleaned) for obj in read_jsonl(shard / WRONG))
+    rejected.update(obj["reason"] for path in _early(cleaned) for obj in read_jsonl(path))
     for reason in DECIDED:
         if count := sum(first == reason for first, _ in decided.decisions):
             rejected[reason] += count
@@ -228,6 +239,12 @@ def _facts(config: PrepareConfig, raw: Sequence[Artifact], cleaned: Job, decided
         "duplicates": decided.duplicates,
         **decided.made.counts(config),
     }
+
+
+def _early(cleaned: Job) -> list[Path]:
+    """The rejects that were made a shard at a time, in the order of rejects.jsonl."""
+    rewritten = [shard / REWRITTEN for shard in sorted(cleaned.source.glob("[0-9]*")) if (shard / REWRITTEN).is_file()]
+    return [*rewritten, *(shard / WRONG for shard in _shards(cleaned))]
 
 
 def _join(target: Path, parts: Iterable[Path], digest: Callable[[bytes], None]) -> None:
@@ -245,7 +262,7 @@ def _write(
     """Join the shards to a set; its name is a hash of the settings, the facts and every line."""
     cleaned, dealt = jobs
     rejects = [artifact.path / "rejects.jsonl" for artifact in raw]
-    rejects += [shard / WRONG for shard in _shards(cleaned)]
+    rejects += _early(cleaned)
     rejects += [shard / f"{reason}.jsonl" for reason in DECIDED for shard in _shards(dealt)]
     files = {f"{side}.jsonl": [shard / f"{side}.jsonl" for shard in _shards(dealt)] for side in SPLITS}
     settings = config.model_dump(mode="json")

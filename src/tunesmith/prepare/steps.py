@@ -8,16 +8,26 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.core.errors import DataError
-from tunesmith.core.jsonl import dump, read_jsonl, read_rows, write_json, write_jsonl
+from tunesmith.core.jsonl import dump, read_jsonl, read_rows, write_json, write_jsonl, write_rows
 from tunesmith.core.records import Row
 from tunesmith.prepare.clean import answer_key, check, kind, place, reject, same_key, with_system
 from tunesmith.prepare.groups import said
+from tunesmith.prepare.parents import Kinship
 from tunesmith.prepare.residue import takings
 
 Settings = dict[str, Any]
 Accepted = dict[str, list[str]]  # file -> the templates taken off its rows, in order
-WRONG = "wrong.jsonl"
+REWRITTEN, WRONG = "rewritten.jsonl", "wrong.jsonl"
 DECIDED = ("duplicate", "near_duplicate", "bridges_splits")  # reasons, in the order of rejects.jsonl
+
+
+def adopt(settings: Settings, source: Path, target: Path, rank: int, world: int) -> None:
+    """Rows as heads of their families, and among the rejects those that were rewritten."""
+    kin = Kinship(frozenset(settings["parents"]), settings["replaced"])
+    rows = list(read_rows(source / "rows.jsonl"))
+    write_rows(target / "rows.jsonl", (kin.adopt(row) for row in rows if row.id not in kin.replaced))
+    gone = (reject(row, "rewritten", kin.replaced[row.id]) for row in rows if row.id in kin.replaced)
+    write_jsonl(target / REWRITTEN, (found.to_json() for found in gone))
 
 
 def count_templates(settings: Settings, source: Path, target: Path, rank: int, world: int) -> None:
@@ -106,4 +116,4 @@ def measure(settings: Settings, source: Path, target: Path, rank: int, world: in
 
 
 Step = Callable[[Settings, Path, Path, int, int], None]
-STEPS: dict[str, Step] = {"count_templates": count_templates, "clean": clean, "deal": deal, "measure": measure}
+STEPS: dict[str, Step] = {step.__name__: step for step in (adopt, count_templates, clean, deal, measure)}

@@ -73,30 +73,31 @@ def candidates(signed: NDArray[np.uint16], threshold: float) -> tuple[Indices, I
 def _in_band(signed: NDArray[np.uint16], least: float, band: int) -> Indices:
     """The pairs that share this band and none before it, as i << 32 | j."""
     bands = signed.view(np.uint64)
+    members, after = _shared(np.ascontiguousarray(bands[:, band]))
     codes = [np.zeros(0, dtype=np.int64)]
-    for left, right in bucket_pairs(np.ascontiguousarray(bands[:, band])):
-        alike = _agreement(signed.take(left, axis=0), signed.take(right, axis=0)) >= least
-        left, right = left[alike], right[alike]
-        new = ~(bands[left, :band] == bands[right, :band]).any(axis=1)
-        codes.append(left[new] << 32 | right[new])
+    for start, stop in blocks(after, CHUNK):
+        left = np.repeat(np.arange(stop - start), after[start:stop])
+        right = places(np.arange(1, stop - start + 1), after[start:stop])
+        near = signed.take(members[start : start + 1 + right.max(initial=0)], axis=0)  # read from far away only once
+        alike = _agreement(near.take(left, axis=0), near.take(right, axis=0)) >= least
+        i, j = members[start + left[alike]], members[start + right[alike]]
+        new = ~(bands[i, :band] == bands[j, :band]).any(axis=1)
+        codes.append(i[new] << 32 | j[new])
     return np.concatenate(codes)
 
 
 def _agreement(a: NDArray[np.uint16], b: NDArray[np.uint16]) -> NDArray[np.uint64]:
     """In how many of 128 places two signatures agree: eight places added at once, then the eight sums."""
-    eight: NDArray[np.uint64] = (a == b).view(np.uint64).sum(axis=1, dtype=np.uint64)
+    eight: NDArray[np.uint64] = np.einsum("ij->i", (a == b).view(np.uint64))
     return eight * np.uint64(0x0101010101010101) >> np.uint64(56)
 
 
-def bucket_pairs(keys: NDArray[np.uint64]) -> Iterator[tuple[Indices, Indices]]:
-    """All pairs i < j with equal keys, in chunks: each place in the sorted order is paired with those after it."""
+def _shared(keys: NDArray[np.uint64]) -> tuple[Indices, Indices]:
+    """Those whose key another has, with equal keys side by side and in order; and how many of its own come after it."""
     order = np.argsort(keys, kind="stable")
     ordered = keys[order]
     ends = np.append(np.flatnonzero(ordered[1:] != ordered[:-1]) + 1, len(keys))
     lengths = np.diff(ends, prepend=0)
-    after = np.repeat(ends, lengths) - np.arange(len(keys)) - 1  # how many of its bucket come later
-    crowded = np.flatnonzero(after)
-    for a, b in blocks(after[crowded], CHUNK):
-        left = np.repeat(crowded[a:b], after[crowded[a:b]])
-        right = places(crowded[a:b] + 1, after[crowded[a:b]])
-        yield order[left], order[right]
+    after = np.repeat(ends, lengths) - np.arange(len(keys)) - 1
+    several = np.repeat(lengths > 1, lengths)
+    return order[several], after[several]

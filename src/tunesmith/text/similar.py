@@ -23,6 +23,7 @@ from tunesmith.text.minhash import CHUNK, Indices, blocks, candidates, mix, plac
 SHINGLE = 4  # characters
 CHARS = 1 << 18  # of text hashed together: the arrays stay in the processor's cache, and an owner fits into 16 bits
 PARTS = 1 << 22  # values of sets compared together; with CHARS it bounds the memory, not the result
+BUCKETS = 20  # bits of a value by which it is told how rare it is: a count that is too high costs time, never a pair
 HELD = np.uint64(48)  # bits of a hash; the 16 above number its owner while a block is sorted
 VALUE = np.uint64((1 << 48) - 1)
 KEPT = frozenset("#%&*/@\\-_")  # punctuation that carries meaning: C# and C, a*b and a/b, -5 and 5
@@ -258,14 +259,13 @@ def cross_pairs(left: Sets, right: Sets, threshold: float) -> Iterator[tuple[int
     """
     if not len(left) or not len(right):
         return
-    _, rank = np.unique(np.concatenate([left.values, right.values]), return_inverse=True)
-    often = np.bincount(rank)
-    order = np.empty(len(often), dtype=np.int64)
-    order[np.argsort(often, kind="stable")] = np.arange(len(often))  # the rarest value is number 0
-    index, owner = _prefixes(left, order[rank[: len(left.values)]], threshold)
+    often = np.bincount(_low(left, BUCKETS), minlength=1 << BUCKETS) + np.bincount(
+        _low(right, BUCKETS), minlength=1 << BUCKETS
+    )
+    index, owner = _prefixes(left, often, threshold)
     by_value = np.argsort(index, kind="stable")
     index, owner = index[by_value], owner[by_value]
-    value, asker = _prefixes(right, order[rank[len(left.values) :]], threshold)
+    value, asker = _prefixes(right, often, threshold)
     low, high = np.searchsorted(index, value, "left"), np.searchsorted(index, value, "right")
     maps = _bitmaps(left), _bitmaps(right)
     for a, b in _runs(asker, high - low):
@@ -279,14 +279,23 @@ def cross_pairs(left: Sets, right: Sets, threshold: float) -> Iterator[tuple[int
         yield from zip(i[kept].tolist(), j[kept].tolist(), scores[kept].tolist(), strict=True)
 
 
-def _prefixes(sets: Sets, rank: Indices, threshold: float) -> tuple[Indices, Indices]:
-    """The rarest values of every set, set after set, and whose each is."""
+def _prefixes(sets: Sets, often: Indices, threshold: float) -> tuple[Indices, Indices]:
+    """The rarest values of every set, set after set, and whose each is.
+
+    A value is here how often its lower bits occur, and 24 of its bits: two values that look equal make the prefixes
+    meet where the sets do not, never the other way round.
+    """
     sizes = sets.sizes
     owner = np.repeat(np.arange(len(sets)), sizes)
-    ordered = np.sort(owner << 32 | rank) & 0xFFFFFFFF
+    rarity = np.minimum(often[_low(sets, BUCKETS)], 255)
+    ordered = np.sort(owner << 32 | rarity << 24 | _low(sets, 24)) & 0xFFFFFFFF
     least = np.ceil(threshold * sizes - 1e-9).astype(np.int64)
     kept = places(np.zeros(len(sets), dtype=np.int64), sizes) < np.repeat(sizes - least + 1, sizes)
     return ordered[kept], owner[kept]
+
+
+def _low(sets: Sets, bits: int) -> Indices:
+    return (sets.values & np.uint64((1 << bits) - 1)).astype(np.int64)
 
 
 def _runs(asker: Indices, counts: Indices) -> Iterator[tuple[int, int]]:
