@@ -4,10 +4,11 @@
 
 Rows are those of llamafactory/alpaca_en_demo.json (999 rows of 800 characters on average, three times the original
 Alpaca's) with 60 % of their words replaced by words of the same file, so that lengths are real and rows distinct;
-every 50th asks what the one before it asks, with a word more, and has its answer. Tokenization is the exact rendering of
-every training row, in as many processes as there are cores, with a byte-level BPE of 8,192 tokens trained on the 999 answers. `in shards` is the same rows through
-sharded.run, whose splits must be the same bytes; then the same questions with answers four times as long: what is held
-must not grow with them. Each figure is measured in a process of its own. Writes bench/out/prepare_speed.json.
+every 50th asks what the one before it asks, with a word more, and has its answer. Tokenization is the exact rendering
+of every training row, in as many processes as there are cores, with a byte-level BPE of 8,192 tokens trained on the
+999 answers. `in shards` is the same rows through sharded.run, whose splits must be the same bytes; then the same
+questions with answers four times as long: what is held must not grow with them. Each figure is measured in a process
+of its own. Writes bench/out/prepare_speed.json.
 """
 
 from __future__ import annotations
