@@ -82,13 +82,13 @@ CSV = "question,answer\n" + "".join(f'"{row["question"]}","{row["answer"]}"\n' f
         (
             "page.jsonl",
             b"\n<!DOCTYPE html>\n<html><head><title>404</title></head><body>Not found</body></html>\n",
-            ["page.jsonl: this is a web page", "expected: JSON, JSON lines, CSV or TSV", "next: download the raw file"],
+            ["page.jsonl: this is a web page", "expected: JSON, JSON lines, CSV, TSV", "next: download the raw file"],
         ),
         ("empty.jsonl", b"", ["empty.jsonl: the file is empty"]),
         ("blank.jsonl", b"\n \r\n", ["blank.jsonl: the file is empty"]),
         ("head.csv", b"question,answer\n", ["head.csv: a table with a header and no rows", "one row below the header"]),
         ("notes.txt", b"Dear diary,\nit rained.\n", ["notes.txt: this is plain text", '"prompt"']),
-        ("book.parquet", b"PAR1\x15\x04\x15", ["book.parquet: this is a Parquet file, which is not read yet"]),
+        ("book.parquet", b"PAR1\x15\x04\x15", ["book.parquet: the Parquet file cannot be read"]),
         ("twice.csv", b"question,question\na,b\nc,d\n", ["twice.csv:1: two columns are called 'question'"]),
         ("all.jsonl", b'{"question": "a", "answer": "b\n{"question": "c", "an\n', ["all.jsonl", "malformed"]),
     ],
@@ -107,7 +107,7 @@ def test_columns_that_do_not_say_what_they_are_get_ranked_guesses_whose_flags_wo
     rows = [{"kunde": row["question"], "bot": row["answer"] + more, "nr": 7} for row in ROWS]
     (tmp_path / "chat.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     said = tunesmith("new", "faq", "--data", "chat.jsonl", "--json", cwd=tmp_path)
-    check(said, 3, "which columns hold prompt and answer? There are: kunde, bot, nr", "likeliest first")
+    check(said, 3, "which columns hold prompt and answer? There are: bot, kunde, nr", "likeliest first")
     flags = re.findall(r"--map prompt=\S+ --map completion=[^\s;]+", said.err)
     assert flags[0] == "--map prompt=kunde --map completion=bot"
     again = tunesmith("new", "faq", "--data", "chat.jsonl", *flags[0].split(), cwd=tmp_path)
@@ -329,7 +329,7 @@ def test_rows_longer_than_the_context_are_skipped_counted_and_listed_never_cut(p
     said = tunesmith("train", "--base", llama_dir, "--max-steps", 1, "--json", cwd=project)
     assert said.code == 0, said.err
     run = Path(said.json["path"])
-    assert read_json(run / "receipt.json")["rows"] == {"train": 5, "valid": 0, "skipped": {"too_long": 3}}
+    assert read_json(run / "receipt.json")["rows"] == {"train": 5, "valid": 0, "skipped": {"too_long": 3}, "fitted": 0}
     skipped = list(read_jsonl(run / "skipped.jsonl"))
     assert {(one["source"], one["reason"]) for one in skipped} == {("faq.jsonl", "too_long")}
     assert sorted(one["line"] for one in skipped) == [1, 2, 3]

@@ -255,7 +255,7 @@ def test_a_value_changed_in_the_file_changes_the_run(project: Path) -> None:
         ("test_fraction = 0.1", "test_fracton = 0.1", ["[prepare]: unknown key 'test_fracton'", "'test_fraction'?"]),
         ("[prepare]", "[prepar]", ["unknown section [prepar]", "did you mean 'prepare'?"]),
         ("test_fraction = 0.1", 'test_fraction = "a"', ["test_fraction", "valid number", "share of the groups"]),
-        ("[prepare]", "[prepare", ["not valid TOML", "line 1"]),
+        ("[prepare]", "[prepare", ["not valid TOML", "(at line "]),
         ('name = "faq"', "", ["'name' is missing"]),
     ],
 )

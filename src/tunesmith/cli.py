@@ -6,8 +6,8 @@ import errno
 import json
 import re
 import shlex
+import shutil
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -99,7 +99,7 @@ def _in_project(command: str) -> str:
     words = sys.argv[1:]
     given = [value for word, value in zip(words, [*words[1:], ""], strict=True) if word == "--project"]
     given += [word.removeprefix("--project=") for word in words if word.startswith("--project=")]
-    verbs = "collect|prepare|pretrain(?! --embedded)|train|evaluate|show"
+    verbs = "collect|generate|review|prepare|pretrain(?! --embedded)|train|evaluate|show"
     if not given:
         return command
     flag = f" --project {shlex.quote(given[-1])}"
@@ -143,14 +143,16 @@ def new(
     if pairs and not data:
         raise UsageError("--map without --data", expected="the files whose columns it names")
     loop.check_files(data or [])
+    fresh = not folder.exists()
     project = loop.new(folder, base)
     try:
         if data:
             loop.collect(project, data, pairs)
     except (TunesmithError, OSError):  # leave nothing, so that the same command can be run again with what was missing
-        (folder / "tunesmith.toml").unlink()
-        with suppress(OSError):  # it held something before
-            folder.rmdir()
+        if fresh:
+            shutil.rmtree(folder)
+        else:
+            (folder / "tunesmith.toml").unlink()
         raise
     say(f"made {folder}/tunesmith.toml")
     _end(as_json, {"project": str(project.path)}, f"cd {folder} && tunesmith {'prepare' if data else 'collect FILE'}")
@@ -158,17 +160,73 @@ def new(
 
 @app.command()
 def collect(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="JSON, JSONL, CSV or TSV.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Rows, FAQs, mail, exports, text; hf:ID.")],
     mapping: Annotated[list[str] | None, typer.Option("--map", help="ROLE=COLUMN, such as prompt=question.")] = None,
+    documents: Annotated[
+        Literal["line", "paragraph", "file"] | None, typer.Option("--documents", help="What a document of a text is.")
+    ] = None,
     project: ProjectOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Read files as they are into canonical rows; what cannot be used is kept apart, with its line and the reason."""
     from tunesmith import loop
 
-    raw = loop.collect(_project(project), files, _pairs(mapping or []))
+    raw = loop.collect(_project(project), files, _pairs(mapping or []), documents=documents)
     facts = {"id": raw.name, "path": str(raw.path), **_some(raw.facts, "rows_in kept rejected")}
     _end(as_json, facts, "tunesmith prepare")
+
+
+@app.command()
+def generate(
+    files: Annotated[
+        list[Path] | None, typer.Argument(metavar="[FILE...]", help="Documents to make rows from.")
+    ] = None,
+    recipe: Annotated[str | None, typer.Option("--recipe", help="self-instruct, questions, paraphrase, ...")] = None,
+    target: Annotated[int | None, typer.Option("--target", help="Accepted rows to deliver.")] = None,
+    model: Annotated[str | None, typer.Option("--model", help="The endpoint's name of the model.")] = None,
+    base_url: Annotated[str | None, typer.Option("--base-url", help="The endpoint, ending in /v1.")] = None,
+    local: Annotated[bool, typer.Option("--local", help="The project's base writes, in place of an endpoint.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would ask and cost; send nothing.")] = False,
+    review: Annotated[bool, typer.Option("--review", help="Make a draft, for people to accept.")] = False,
+    max_requests: Annotated[int | None, typer.Option("--max-requests", help="Stop before more than this.")] = None,
+    max_cost: Annotated[float | None, typer.Option("--max-cost", help="Stop before this is passed.")] = None,
+    project: ProjectOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """New rows from rows and documents, by an OpenAI-compatible endpoint or a local model, up to an accepted target."""
+    from tunesmith import growing
+
+    flags = {"recipe": recipe, "target": target, "model": model, "base_url": base_url, "max_cost": max_cost}
+    flags |= {"review": review or None, "max_requests": max_requests}
+    if dry_run:
+        if local:
+            raise UsageError("--dry-run with --local", expected="an endpoint: a local model costs nothing")
+        facts = growing.forecast(_project(project), files or [], **flags)
+        say(_lines(facts))
+        _end(as_json, facts, "tunesmith generate")
+        return
+    made = growing.generate(_project(project), files or [], local, **flags)
+    names = "recipe model requested rows_in kept rejected requests_used spent"
+    facts = {"id": made.name, "path": str(made.path), **_some(made.facts, names)}
+    say(_lines(facts))
+    _end(as_json, facts, "tunesmith review" if made.kind == "draft" else "tunesmith prepare")
+
+
+@app.command()
+def review(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[DRAFT]", help="The draft; the newest, where not given.")
+    ] = None,
+    partial: Annotated[bool, typer.Option("--partial", help="Close it with rows still waiting.")] = False,
+    project: ProjectOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Accept, edit or reject the rows of a draft at the terminal; a review goes on where it was."""
+    from tunesmith import growing
+
+    done = growing.review(_project(project), name, partial=partial, ask=not partial)
+    facts = {"id": done.name, "path": str(done.path), **_some(done.facts, "kept rejected review")} if done else {}
+    _end(as_json, facts, "tunesmith prepare" if done else "tunesmith review")
 
 
 @app.command()
@@ -267,8 +325,9 @@ def evaluate(
 
 @app.command()
 def show(
-    kind: Annotated[str | None, typer.Argument(help="raw, set, run or eval; everything, where not given.")] = None,
+    kind: Annotated[str | None, typer.Argument(help="raw, set, run, eval or diff; everything, if not given.")] = None,
     name: Annotated[str | None, typer.Argument(help="The artifact; the newest, where not given.")] = None,
+    other: Annotated[str | None, typer.Argument(help="Of diff: the second set.")] = None,
     row: Annotated[int | None, typer.Option("--row", help="A set's training row, rendered, its mask coloured.")] = None,
     project: ProjectOption = None,
     as_json: JsonOption = False,
@@ -277,7 +336,11 @@ def show(
     from tunesmith import views
 
     found = _project(project)
-    if row is not None and kind in (None, "set"):
+    if other is not None and (kind != "diff" or row is not None):
+        raise UsageError(f"{other} is one word too many", expected="two sets after diff, as in: show diff A B")
+    if kind == "diff":
+        facts, text = views.diff_view(found, name, other)
+    elif row is not None and kind in (None, "set"):
         facts, text = views.row_view(found, name, row, colour=sys.stderr.isatty())
     elif row is not None:
         raise UsageError(f"--row of a {kind}", expected="a set's row", fix=f"tunesmith show set --row {row}")

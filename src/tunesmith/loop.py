@@ -33,13 +33,14 @@ _HEAD = """\
 
 def stage_configs() -> dict[str, type[Config]]:
     """The sections of tunesmith.toml, in the order of the loop."""
+    from tunesmith.collect.generate import GenerateConfig
     from tunesmith.collect.stage import CollectConfig
     from tunesmith.evaluate.stage import EvaluateConfig
     from tunesmith.prepare.stage import PrepareConfig
     from tunesmith.train.config import PretrainConfig, TrainConfig
 
-    stages: dict[str, type[Config]] = {"collect": CollectConfig, "prepare": PrepareConfig, "train": TrainConfig}
-    return {**stages, "evaluate": EvaluateConfig, "pretrain": PretrainConfig}
+    data: dict[str, type[Config]] = {"collect": CollectConfig, "generate": GenerateConfig, "prepare": PrepareConfig}
+    return {**data, "train": TrainConfig, "evaluate": EvaluateConfig, "pretrain": PretrainConfig}
 
 
 def new(folder: Path, base: str = "default", settings: dict[str, dict[str, Any]] | None = None) -> Project:
@@ -67,7 +68,9 @@ def open_project(folder: Path) -> Project:
 
 def check_files(files: Sequence[Path]) -> None:
     """Raise UsageError, with the nearest name there is, where one of the files is missing or is a folder."""
-    for file in files:
+    from tunesmith.collect.hub import is_hub
+
+    for file in (file for file in files if not is_hub(file)):
         if file.is_dir():
             raise UsageError(f"{file} is a folder", expected="a file of examples", fix=f"name its files: {file}/*")
         if not file.exists():
@@ -76,12 +79,14 @@ def check_files(files: Sequence[Path]) -> None:
             raise UsageError(f"{file} does not exist", fix=hint if hint.startswith("did") else "check the path")
 
 
-def collect(project: Project, files: Sequence[Path], mapping: dict[str, str] | None = None) -> Artifact:
+def collect(
+    project: Project, files: Sequence[Path], mapping: dict[str, str] | None = None, **overrides: Any
+) -> Artifact:
     """Files as raw rows. A file of a name that was collected before takes the place of the old one."""
     from tunesmith.collect import stage
 
     check_files(files)
-    config = _config(project, "collect", stage.CollectConfig, map=mapping or None)
+    config = stage_config(project, "collect", stage.CollectConfig, map=mapping or None, **overrides)
     made = stage.run(config, files, project.place("raw"))
     raw = [open_artifact(project.place("raw") / name, "raw") for name in project.names("raw")]
     return made if made.name in [one.name for one in _current(raw)] else _renew(made)
@@ -90,20 +95,29 @@ def collect(project: Project, files: Sequence[Path], mapping: dict[str, str] | N
 def prepare(project: Project, **overrides: Any) -> Artifact:
     """All that was collected, as one set. Rows of the newest set keep their splits."""
     from tunesmith.prepare import stage
+    from tunesmith.train.config import TrainConfig
 
-    raw = [open_artifact(project.place("raw") / name, "raw") for name in project.names("raw")]
-    if not raw:
+    current = current_raw(project)
+    if not current:
         raise UsageError("nothing was collected yet", fix="tunesmith collect FILE")
-    current = _current(raw)
-    _say_replaced(raw, current)
     previous = project.open("set") if project.names("set") else None
-    config = _config(project, "prepare", stage.PrepareConfig, **overrides)
-    set_ = stage.run(config, current, project.place("set"), previous, project.task.system)
+    config = stage_config(project, "prepare", stage.PrepareConfig, **overrides)
+    config = config.model_copy(update={"benchmarks": [str(project.path / file) for file in config.benchmarks]})
+    batch_size = project.config("train", TrainConfig).batch_size
+    set_ = stage.run(config, current, project.place("set"), previous, project.task.system, batch_size=batch_size)
     if project.names("set")[-1] != set_.name:
         set_ = _renew(set_)
     for note in set_.facts["notes"]:
         say(f"  {note}")
     return set_
+
+
+def current_raw(project: Project) -> list[Artifact]:
+    """The raw artifacts that count: of files that were collected again, the newest."""
+    raw = [open_artifact(project.place("raw") / name, "raw") for name in project.names("raw")]
+    current = _current(raw)
+    _say_replaced(raw, current)
+    return current
 
 
 def pretrain(project: Project, name: str | None = None, set_name: str | None = None, **overrides: Any) -> Artifact:
@@ -116,7 +130,7 @@ def pretrain(project: Project, name: str | None = None, set_name: str | None = N
     if not texts:
         fix = "collect files whose rows have a text, in a project of their own"
         raise DataError(f"the set {set_.name} holds conversations, and pretraining needs raw text", fix=fix)
-    config = _config(project, "pretrain", PretrainConfig, **overrides)
+    config = stage_config(project, "pretrain", PretrainConfig, **overrides)
     facts = {"base": "", "set": set_.name, "data_hash": set_.hash}
     return stage.run(config, texts, _place(project, "run", name), facts)
 
@@ -176,7 +190,7 @@ def evaluate(
 
     run = project.open("run", run_name)
     set_ = project.open("set", set_name or run.facts.get("set"))
-    config = _config(project, "evaluate", stage.EvaluateConfig, **overrides)
+    config = stage_config(project, "evaluate", stage.EvaluateConfig, **overrides)
     out = _place(project, "eval", name)
     base, tuned, renderer = engines(run)
     rows, held_out = (list(read_rows(set_.path / f"{part}.jsonl")) for part in ("train", config.split))
@@ -231,7 +245,7 @@ def template(project: Project) -> str:
     return str(project.path / name) if name.endswith(".jinja") else name
 
 
-def _config(project: Project, section: str, kind: type[C], **overrides: Any) -> C:
+def stage_config(project: Project, section: str, kind: type[C], **overrides: Any) -> C:
     """The file's section, then the flags that were given."""
     file = project.config(section, kind).model_dump(exclude_unset=True)
     return _under(file, kind, overrides, f"{project.path / TOML} [{section}]")

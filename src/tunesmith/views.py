@@ -55,6 +55,18 @@ def artifact_view(project: Project, kind: str, name: str | None) -> tuple[dict[s
     return facts, "\n".join(lines)
 
 
+def diff_view(project: Project, old: str | None, new: str | None) -> tuple[dict[str, Any], str]:
+    """What came, went, changed or moved from one set to another; the newest two, where none is named."""
+    from tunesmith.prepare.diff import diff
+
+    names = project.names("set")
+    if old is None and len(names) < 2:
+        raise UsageError("there is one set, or none: nothing to compare", fix="tunesmith prepare, after a change")
+    if (old is None) != (new is None):
+        raise UsageError("diff takes two sets", expected="tunesmith show diff A B", fix=f"known: {', '.join(names)}")
+    return diff(project.open("set", old or names[-2]), project.open("set", new or names[-1]))
+
+
 def row_view(project: Project, name: str | None, number: int, *, colour: bool) -> tuple[dict[str, Any], str]:
     """A training row as the model sees it: rendered by the base's own template, trained tokens marked."""
     set_ = project.open("set", name)

@@ -1,20 +1,37 @@
+import json
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from tunesmith.collect.mapping import map_records
-from tunesmith.collect.readers import Record
+from tunesmith.collect.sniff import sniff
+from tunesmith.collect.source import look
+from tunesmith.collect.unpack import memory
 from tunesmith.core.errors import DataError, UsageError
-from tunesmith.core.records import Row
+from tunesmith.core.records import Reject, Row
 
 
-def mapped(rows: list[dict[str, Any]], **given: str) -> Any:
-    return map_records([Record(i, row, str(row)) for i, row in enumerate(rows, 1)], "f", given)
+@dataclass
+class Mapped:
+    rows: list[Row]
+    rejects: list[Reject]
+    unused: list[str]
+    dumped: int
+    shape: str
+    why: str
+
+
+def mapped(rows: list[dict[str, Any]], **given: str) -> Mapped:
+    """What becomes of the rows of a file of JSON lines."""
+    source = look(sniff(memory("\n".join(json.dumps(row) for row in rows).encode(), "f")), given)
+    items = list(source.items())
+    kept, left = [i for i in items if isinstance(i, Row)], [i for i in items if isinstance(i, Reject)]
+    return Mapped(kept, left, source.mapper.unused, source.mapper.dumped, str(source.shape), source.why)
 
 
 def one(row: dict[str, Any]) -> Row:
     (made,) = mapped([row]).rows
-    return made  # type: ignore[no-any-return]
+    return made
 
 
 def said(row: Row) -> list[tuple[str, str]]:
@@ -51,7 +68,8 @@ def test_instruction_input_output_with_system_and_history() -> None:
 @pytest.mark.parametrize("name", ["messages", "conversations"])
 def test_chats_are_kept_whole(name: str) -> None:
     chat = [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}] * 2
-    assert said(one({name: chat, "text": "rendered"})) == PAIR * 2
+    assert said(one({name: chat, "text": "Q? A! Q? A!"})) == PAIR * 2
+    assert [reject.reason for reject in mapped([{name: chat, "text": "something else"}]).rejects] == ["text"]
 
 
 def test_raw_text_has_no_messages() -> None:
@@ -125,8 +143,8 @@ def test_a_category_is_no_judgement_but_is_named_as_unused() -> None:
 def test_the_shape_is_voted_by_rows_over_the_whole_file_and_not_by_its_head() -> None:
     head = [{"prompt": "Q", "completion": "A"}] * 250
     out = mapped(head + [{"question": "Q", "answer": "A"}] * 750)
-    assert str(out.shape) == "pair (prompt=question, completion=answer)"
-    assert out.why == "150 of 200 rows looked at"
+    assert out.shape == "pair (prompt=question, completion=answer)"
+    assert out.why == "750 of 1000 rows"
     assert len(out.rejects) == 250
 
 
@@ -143,7 +161,7 @@ def test_canonical_rows_keep_origin_and_group() -> None:
         ({"Question": "Why?", "Best Answer": "So it is."}, "--map prompt=question --map completion=best_answer"),
         ({"text": "Lovely day", "label": "positive"}, "--map prompt=text --map completion=label"),
         ({"a": "What is it?", "b": "It is a long answer."}, "--map prompt=a --map completion=b"),
-        ({"id": "1", "turns": ["Q"]}, "--map prompt=COLUMN --map completion=COLUMN"),
+        ({"id": "1", "turns": ["Q"]}, "none looks like an answer"),
         (
             {"prompt": "Q?", "question": "Q?", "answer": "A long one here."},
             "tunesmith collect f --map prompt=prompt --map completion=answer",

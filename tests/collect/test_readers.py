@@ -4,14 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesmith.collect.readers import Record, read
+from tunesmith.collect.readers import read
+from tunesmith.collect.record import Record
 from tunesmith.collect.sniff import sniff
+from tunesmith.collect.unpack import memory
 from tunesmith.core.errors import DataError
 from tunesmith.core.records import Reject
 
 
 def items(text: str) -> list[Record | Reject]:
-    return list(read(sniff(text.encode(), "f"), "f"))
+    return list(read(sniff(memory(text.encode(), "f"))))
 
 
 def seen(text: str) -> list[tuple[int, object]]:

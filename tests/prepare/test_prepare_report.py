@@ -1,41 +1,47 @@
-from tunesmith.core.records import Message, Meta, Row, pair
-from tunesmith.prepare.report import find, page
+from tunesmith.core.records import Meta, Reject, pair
+from tunesmith.prepare.corpus import Corpus
+from tunesmith.prepare.quality import Audit, audit
+from tunesmith.prepare.report import page
 
 
-def row(question: str, answer: str, line: int, system: str = "") -> Row:
-    return pair(question, answer, system=system, meta=Meta("f", line))
+def audited() -> Audit:
+    rows = [pair(f"[INST] {i} [/INST]", "NULL", meta=Meta("f", i)) for i in range(12)]
+    return audit(Corpus.of(rows), [*rows, rows[0]], train_rows=10)
 
 
-def test_the_same_question_with_other_answers_is_a_contradiction() -> None:
-    rows = [row("Is it free?", "Yes.", 1), row("is it FREE", "No.", 2), row("Is it free?", "Yes!", 3)]
-    found = find([*rows, row("Is it free?", "Maybe", 4, system="Be vague."), row("Other", "No.", 5)])
-    assert found["contradictions"].count == 1
-    assert found["contradictions"].examples == ("Is it free? (f:1, f:2)",)
+def made() -> str:
+    receipt = {"set_id": "abc", "rows_in": 14, "kept": 12, "rejected": {"duplicate": 11}, "unwrapped": 0, "groups": 12}
+    rejects = [Reject("f", i, "duplicate") for i in range(11)]
+    return page(receipt | {"train": 10, "valid": 1, "test": 1}, audited(), rejects, ["a note"])
 
 
-def test_an_answer_to_five_questions_is_a_constant() -> None:
-    rows = [row(f"question {i}", "Not my topic.", i) for i in range(5)] + [row("x", "Four", i) for i in range(4)]
-    assert find(rows)["constants"].examples == ("5 questions: Not my topic.",)
-    assert find(rows)["constants"].count == 1
-
-
-def test_missing_values_and_residue_are_listed_with_their_place() -> None:
-    rows = [row("Q", "NaN", 3), row("[INST] Q [/INST]", "A", 4), row("Q", "None of them", 5)]
-    found = find(rows)
-    assert (found["nulls"].count, found["nulls"].examples) == (1, ("f:3 Q",))
-    assert (found["residue"].count, found["residue"].examples) == (1, ("f:4 [INST] Q [/INST]",))
-
-
-def test_preferences_and_texts_are_looked_at_too() -> None:
-    ask = (Message("user", "Q"),)
-    rows = [Row(ask, chosen="A", rejected="B"), Row(ask, chosen="B", rejected="A")]
-    assert find(rows)["contradictions"].count == 1
-    assert find([Row(text="a"), Row(text="a")])["contradictions"].count == 0
-
-
-def test_the_page_holds_the_receipt_the_notes_and_the_findings() -> None:
-    rows = [row(f"[INST] {i} [/INST]", "A", i) for i in range(12)]
-    receipt = {"set_id": "abc", "rows_in": 14, "kept": 12, "rejected": {"duplicate": 2}, "unwrapped": 0, "groups": 12}
-    text = page(receipt | {"train": 10, "valid": 1, "test": 1}, find(rows).values(), ["a note"])
-    for part in ("# Set abc", "| in | 14 |", "| rejected: duplicate | 2 |", "- a note", "mark: 12", "- and 2 more"):
+def test_the_page_holds_the_receipt_the_notes_and_the_places_of_what_was_rejected() -> None:
+    text = made()
+    for part in ("# Set abc", "| in | 14 |", "| rejected: duplicate | 11 |", "- a note", "f:9 and 1 more"):
         assert part in text
+    assert "2 rows ask 1 questions again; 0 of these have different answers." in text
+
+
+def test_every_axis_has_its_score_and_formula() -> None:
+    text = made()
+    for name, axis in audited().axes.items():
+        assert f"### {name}: {'NOT RUN' if axis.score is None else axis.score}" in text
+        assert f"`{axis.formula}`" in text
+
+
+def test_findings_come_worst_first_ten_rows_each_with_a_fix() -> None:
+    text = made()
+    assert text.index("### null (error): 12") < text.index("### control_tokens (warning): 12")
+    assert '`reject = ["null"]` under [prepare] in tunesmith.toml, then `tunesmith prepare`' in text
+    assert "- f:9 (" in text.split("### null")[1].split("###")[0]
+    assert "- and 2 more" in text
+    assert text.endswith("\n")
+    assert not text.endswith("\n\n")
+
+
+def test_a_set_without_findings_says_so() -> None:
+    rows = [pair("what is it for", "It is for this.", meta=Meta("f", 1))]
+    receipt = {"set_id": "a", "rows_in": 1, "kept": 1, "rejected": {}, "unwrapped": 0, "groups": 1}
+    text = page(receipt | {"train": 1, "valid": 0, "test": 0}, audit(Corpus.of(rows), rows, 1), [], [])
+    assert "## Findings\n\nNone.\n" in text
+    assert "Rejected rows" not in text

@@ -1,7 +1,7 @@
 import pytest
 
 from tunesmith.core.records import Message, Meta, Row, pair
-from tunesmith.prepare.residue import has_residue, unwrap
+from tunesmith.prepare.residue import control_tokens, has_residue, unwrap
 
 WRAPPED = {
     "question": "### Question:\n{}\n\n### Answer:",
@@ -86,3 +86,59 @@ def test_end_of_turn_tokens_are_cut_from_answers_and_preferences() -> None:
 @pytest.mark.parametrize("text", ["I ask: what?", "a ### b", "Humans: all", "if a < s > b", "[INSTALL]"])
 def test_plain_text_has_no_residue(text: str) -> None:
     assert not has_residue(row(text))
+
+
+MORE = {
+    "gemma": "<bos><start_of_turn>user\n{}<end_of_turn>\n<start_of_turn>model\n",
+    "phi": "<|user|>\n{}<|end|>\n<|assistant|>\n",
+    "zephyr": "<|user|>\n{}</s>\n<|assistant|>\n",
+    "guanaco": "### Human: {} ### Assistant:",
+    "vicuna": "USER: {} ASSISTANT:",
+    "question": "Q: {}\nA:",
+}
+
+
+@pytest.mark.parametrize("name", MORE)
+def test_templates_of_other_families_are_taken_off_too(name: str) -> None:
+    made = unwrap([row(MORE[name].format(f"What is {i}?\nAnd then?")) for i in range(3)])
+    assert [r.question for r in made.rows] == [f"What is {i}?\nAnd then?" for i in range(3)]
+
+
+@pytest.mark.parametrize("name", ["guanaco", "vicuna", "question"])
+def test_a_second_turn_inside_a_template_is_not_flattened(name: str) -> None:
+    answered = MORE[name].format("a") + " b\n"
+    flat = row(answered + MORE[name].format("c"))
+    assert unwrap([flat]).rows == [flat]
+
+
+def test_marks_before_the_answer_are_cut() -> None:
+    made = unwrap([row("Q", "### Answer:\nA"), row("Q", "### Response: B")])
+    assert [r.answer for r in made.rows] == ["A", "B"]
+    assert made.names == ("f: the template's mark before the answer",)
+
+
+def test_every_mark_has_a_hint_that_finds_it() -> None:
+    marked = [text.format("x") for text in [*WRAPPED.values(), *MORE.values()] if not text.startswith("Q:")]
+    assert all(has_residue(row(text)) for text in marked)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("say <|endoftext|> twice <|endoftext|>", ["<|endoftext|>"]),
+        ("<s>struck</s> [INST]", ["<s>", "</s>", "[INST]"]),
+        ("<think>hm</think>", ["<think>", "</think>"]),
+        ("a <| b |> c, [1], <b>, list[MASKED]", []),
+    ],
+)
+def test_control_token_strings_are_listed_once(text: str, found: list[str]) -> None:
+    assert control_tokens(row(text)) == found
+    assert control_tokens(Row((Message("user", "Q"),), chosen="A", rejected=text)) == found
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("start", ["Q:", "### Question:", "### Instruction:", "Human:", "USER:", "[INST]", "<|user|>"])
+@pytest.mark.parametrize("blank", ["\n", " ", "\n ", "### ", "Assistant "])
+def test_long_runs_of_blanks_take_no_longer_than_other_text(start: str, blank: str) -> None:
+    text = start + blank * 20_000 + "x"
+    assert unwrap([row(text, "a" + blank * 20_000 + "b")]).count == 0

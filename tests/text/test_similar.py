@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tunesmith.text import minhash as minhash_room
 from tunesmith.text import similar
 from tunesmith.text.similar import (
     UnionFind,
@@ -111,9 +112,21 @@ def test_agreement_of_signatures_estimates_jaccard() -> None:
 def test_chunks_bound_the_memory_and_not_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [f"how do i change the colour of the button number {i}" for i in range(40)]
     whole = near_pairs(texts, 0.7)
-    monkeypatch.setattr(similar, "CHUNK", 3)
+    sets = shingle_sets(texts)
+    crossed = list(cross_pairs(sets, sets, 0.7))
+    for module, name, small in (
+        (minhash_room, "CHUNK", 3),
+        (similar, "CHUNK", 3),
+        (similar, "PARTS", 50),
+        (similar, "CHARS", 100),
+    ):
+        monkeypatch.setattr(module, name, small)
     assert near_pairs(texts, 0.7) == whole
     assert len(whole) > 100
+    assert list(cross_pairs(sets, sets, 0.7)) == crossed
+    assert [pair for pair in crossed if pair[0] < pair[1]] == sorted(whole, key=lambda pair: (pair[1], pair[0]))
+    parts = shingle_sets(texts)
+    assert (parts.values.tolist(), parts.starts.tolist()) == (sets.values.tolist(), sets.starts.tolist())
 
 
 def test_another_process_finds_the_same_signatures() -> None:

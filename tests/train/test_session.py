@@ -39,7 +39,8 @@ def run(base: Path, work: Path, values: dict[str, Any], rows: list[Row] | None =
     config = TrainConfig(**values)
     renderer = Renderer(Tokenizer.load(base), train_on=config.train_on)
     limit, rows = min(config.max_length or 128, 128), ROWS if rows is None else rows
-    data = Data(build(rows[:14], renderer, limit), build(rows[14:], renderer, limit), rows[14:])
+    train, valid = (build(part, renderer, limit, config.over_length) for part in (rows[:14], rows[14:]))
+    data = Data(train, valid, rows[14:])
     config = decide(config, len(data.train.kept), 10**6)
     receipt: dict[str, Any] = {"rows": {"train": 1}, "config": config.model_dump(), "data_hash": "", "base_hash": ""}
     receipt["template_hash"] = ""
@@ -111,7 +112,18 @@ def test_every_field_changes_the_run(
 
 
 def test_the_table_holds_every_field() -> None:
-    assert FIELDS.keys() | {"early_stopping_patience"} == TrainConfig.model_fields.keys()
+    assert FIELDS.keys() | {"early_stopping_patience", "over_length"} == TrainConfig.model_fields.keys()
+
+
+def test_over_length_decides_whether_a_long_prompt_is_skipped_or_trimmed(llama_dir: Path, tmp_path: Path) -> None:
+    long = [pair("What is it?\n\n" + "the dog and the fox " * 20, f"It is number {n}.") for n in range(4)]
+    rows = [*ROWS[:10], *long, *ROWS[14:]]
+    found = {}
+    for policy in ("skip", "trim-context"):
+        (tmp_path / policy).mkdir()
+        found[policy] = run(llama_dir, tmp_path / policy, PLAIN | {"over_length": policy, "max_length": 90}, rows)
+    assert [found[policy]["skipped"] for policy in found] == [4, 0]
+    assert found["skip"]["weights"] != found["trim-context"]["weights"]
 
 
 @pytest.mark.parametrize(("patience", "steps"), [(1, 2), (2, 3), (0, 6)])

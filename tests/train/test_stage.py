@@ -78,7 +78,16 @@ def test_the_receipt_says_all_that_the_door_prints_and_nothing_that_was_not_meas
     run = open_artifact(made.run.path, "run")
     facts, names = run.facts, {p.name for p in run.path.iterdir()}
     assert names == {
-        *("config.toml", "metrics.jsonl", "samples.jsonl", "skipped.jsonl", "receipt.json", "model", "manifest.json")
+        *(
+            "config.toml",
+            "metrics.jsonl",
+            "samples.jsonl",
+            "skipped.jsonl",
+            "fitted.jsonl",
+            "receipt.json",
+            "model",
+            "manifest.json",
+        )
     }
     assert json.loads((run.path / "receipt.json").read_text()) == facts
     summary = stage.summary(run)
@@ -89,7 +98,7 @@ def test_the_receipt_says_all_that_the_door_prints_and_nothing_that_was_not_meas
         assert summary["trainable_parameters"] == summary["total_parameters"] == total
     else:
         assert summary["trainable_parameters"] == summary["total_parameters"] - total > 0
-    assert facts["rows"] == {"train": 14, "valid": 6, "skipped": {}}
+    assert facts["rows"] == {"train": 14, "valid": 6, "skipped": {}, "fitted": 0}
     assert facts["data_hash"] == made.inputs.set_.hash
     assert facts["template_hash"] == Renderer(Tokenizer.load(run.path / "model")).hash
     assert facts["config"]["max_steps"] == 6
@@ -137,7 +146,7 @@ def test_rows_that_do_not_fit_are_skipped_listed_and_counted_and_never_cut(
     skipped = lines(run.path / "skipped.jsonl")
     assert [s["id"] for s in skipped] == [long[0].id, long[1].id, pair("And?", "Yes. " * 100).id]
     assert {s["reason"] for s in skipped} == {"too_long"}
-    assert run.facts["rows"] == {"train": 6, "valid": 1, "skipped": {"too_long": 3}}
+    assert run.facts["rows"] == {"train": 6, "valid": 1, "skipped": {"too_long": 3}, "fitted": 0}
     tokenizer = Renderer(Tokenizer.load(gpt2_dir))
     assert run.facts["tokens_an_epoch"] == sum(len(tokenizer.render(row)[0].ids) for row in rows)
 

@@ -1,43 +1,46 @@
-"""What bytes are these? Decided by content: a name says what somebody hoped that a file is."""
+"""What bytes are these? Decided by content: a name says what somebody hoped that a file is. Read as a stream."""
 
 from __future__ import annotations
 
 import codecs
 import csv
+import io
 import json
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
+from tunesmith.collect import documents, faq, page
+from tunesmith.collect.unpack import Blob
 from tunesmith.core.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from _csv import Reader as CsvReader
 
-Container = Literal["json", "jsonl", "csv"]
+Container = Literal["json", "jsonl", "csv", "markdown", "html", "text", "mbox", "slack", "parquet"]
 
 MAGIC = (  # first bytes -> what it is
-    (b"PK\x03\x04", "a zip archive (a workbook, a document or a chat export)"),
-    (b"PAR1", "a Parquet file"),
     (b"ARROW1", "an Arrow file"),
     (b"%PDF", "a PDF"),
-    (b"\x1f\x8b", "a gzip archive"),
-    (b"BZh", "a bzip2 archive"),
-    (b"\x28\xb5\x2f\xfd", "a Zstandard archive"),
-    (b"\xfd7zXZ", "an xz archive"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
+    (b"Rar!\x1a\x07", "a RAR archive"),
     (b"SQLite format 3\0", "an SQLite database"),
     (b"\xd0\xcf\x11\xe0", "an old Office document"),
     (b"GGUF", "a GGUF model"),
     (b"\x89PNG", "a PNG image"),
     (b"\xff\xd8\xff", "a JPEG image"),
 )
+TAR = (257, b"ustar")  # a tar archive's mark does not stand at its start
 PAGES = (  # start of the text -> what it is
-    (r"(<!--.*?-->\s*)?<(!doctype\s+html|html|head|body)\b", "a web page (HTML)", "download the raw file again"),
+    (r"(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<(!doctype\s+html|html|head|body)\b", "html", "download the raw file again"),
+    (r"<(details|dl|div|section|article|main|h[1-6]|p|ul|ol|script|meta|title|table|br)\b[^>]*>", "html", ""),
     (r"<\?xml\b", "XML", ""),
     (r"version https://git-lfs", "a Git LFS pointer, not the data", "git lfs pull"),
 )
+MBOX = re.compile(r"From \S.*\n([\w-]+:.*\n([ \t].*\n)*)+")  # the line that parts messages, then headers
 BOMS = (  # UTF-32 before UTF-16: its little-endian mark starts with UTF-16's
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -45,10 +48,13 @@ BOMS = (  # UTF-32 before UTF-16: its little-endian mark starts with UTF-16's
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-READS = "JSON, JSON lines, CSV or TSV"
+READS = "JSON, JSON lines, CSV, TSV, a Markdown or HTML FAQ, mbox, a Slack export, Parquet or text"
 BARE = 0.1  # quotes are read as quotes unless this share of the records speaks against it
 SAMPLE = 200  # CSV records looked at to find the delimiter
+MOST_LINES = 20_000  # and lines: an open quote would swallow the file
+EVEN = 0.6  # the share of records that must be as wide as the header
 LONE_COLUMNS = ("text", "content", "document")  # the only headers under which one column is a table and not prose
+HEAD = 1 << 16  # bytes or characters looked at for what must stand at the start
 
 
 @dataclass(frozen=True)
@@ -61,100 +67,184 @@ class Dialect:
 
 @dataclass(frozen=True)
 class Sniffed:
-    """A file as text with \\n line ends, and what was found out about it."""
+    """A file and what was found out about it; `lines` and `text` read it, with \\n line ends."""
 
-    text: str
+    blob: Blob
     encoding: str
     container: Container
     dialect: Dialect = Dialect()
     notice: str = ""
+    errors: str = "strict"
+    cut: documents.Cut = "file"
+
+    def lines(self) -> Iterator[str]:
+        """Every line with its \\n. Of all the line breaks in Unicode only \\n, \\r\\n and \\r end one."""
+        with io.TextIOWrapper(self.blob.open(), self.encoding, self.errors) as stream:
+            first = next(stream, "").removeprefix("\ufeff")
+            if first:
+                yield first
+            yield from stream
+
+    @property
+    def text(self) -> str:
+        return "".join(self.lines())
 
 
-def sniff(data: bytes, name: str, encoding: str | None = None) -> Sniffed:
-    """Decode a file and tell what it holds. Raises DataError on what cannot be read, saying what it is instead."""
-    if not data.strip(b" \t\r\n\0"):
-        raise DataError("the file is empty", where=name, expected=READS)
+def sniff(blob: Blob, encoding: str | None = None, cut: documents.Cut | None = None) -> Sniffed:
+    """Tell what a file holds. Raises DataError on what cannot be read, saying what it is instead.
+
+    `encoding` and `cut` (where one raw text ends) are the user's word; None to find out.
+    """
+    if blob.chat:
+        return Sniffed(blob, "utf-8", "slack")
+    head = blob.head(HEAD)
+    if not head.strip(b" \t\r\n\0") and not any(chunk.strip(b" \t\r\n\0") for chunk in blob.chunks()):
+        raise _empty(blob.name)
     if encoding is None:
-        _refuse_binary(data, name)
-    text, found, notice = _decode(data, name, encoding)
-    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
-    if not text.strip():
-        raise DataError("the file is empty", where=name, expected=READS)
-    for pattern, kind, fix in PAGES:
-        if re.match(r"\s*" + pattern, text, re.IGNORECASE | re.DOTALL):
-            raise DataError(f"this is {kind}", where=name, expected=READS, fix=fix)
-    start = text.lstrip()[0]
-    if start in "[{":
-        return Sniffed(text, found, "jsonl" if start == "{" and _one_a_line(text) else "json", notice=notice)
-    return Sniffed(text, found, "csv", _dialect(text, name), notice)
+        _refuse_binary(head, blob.name)
+        if head.startswith(b"PAR1"):
+            return Sniffed(blob, "binary", "parquet")
+    found, errors, notice = _encoding(blob, encoding)
+    file = Sniffed(blob, found, "text", Dialect(), notice, errors)
+    container, dialect, cut = _container(file, cut)
+    return Sniffed(blob, found, container, dialect, notice, errors, cut)
 
 
-def _refuse_binary(data: bytes, name: str) -> None:
-    for magic, kind in MAGIC:
-        if data.startswith(magic):
-            raise DataError(f"this is {kind}, which is not read yet", where=name, expected=READS)
+def _empty(name: str) -> DataError:
+    return DataError("the file is empty", where=name, expected=READS)
 
 
-def _decode(data: bytes, name: str, encoding: str | None) -> tuple[str, str, str]:
-    """The text, the name of its encoding, and a notice for the user ('' for none)."""
-    if encoding is not None:
-        return _decode_as(data, name, encoding), encoding, ""
-    for bom, found in BOMS:
-        if data.startswith(bom):
-            return _decode_as(data, name, found), found, ""
-    wide = _wide(data)
-    if wide:
-        return _decode_as(data, name, wide), wide, ""
+def _refuse_binary(head: bytes, name: str) -> None:
+    kind = next((kind for magic, kind in MAGIC if head.startswith(magic)), None)
+    kind = "a tar archive" if head[TAR[0] :].startswith(TAR[1]) else kind
+    if kind:
+        fix = "unpack it and name its files" if kind.endswith("archive") else ""
+        raise DataError(f"this is {kind}, which is not read", where=name, expected=READS, fix=fix)
+
+
+def _encoding(blob: Blob, given: str | None) -> tuple[str, str, str]:
+    """The encoding, how its errors are treated, and a notice for the user ('' for none)."""
+    head = blob.head(HEAD)
+    marked = next((found for bom, found in BOMS if head.startswith(bom)), None)
+    sure = given or marked or _wide(head)
+    if sure:
+        _check(blob, sure)
+        return sure, "strict", ""
     try:
-        return data.decode(), "utf-8", ""
-    except UnicodeDecodeError:
-        return _decode_damaged(data, name)
+        _check(blob, "utf-8")
+    except DataError:
+        return _damaged(blob)
+    return "utf-8", "strict", ""
 
 
-def _decode_as(data: bytes, name: str, encoding: str) -> str:
+def _check(blob: Blob, encoding: str) -> None:
+    """Raise UsageError on an encoding that is none, DataError with the line on bytes that are not in it."""
     try:
-        return data.decode(encoding)
-    except LookupError as error:
+        decoder = codecs.getincrementaldecoder(encoding)()
+        "".encode(encoding)  # some codecs are not for text
+    except (LookupError, ValueError) as error:
         raise UsageError(f"unknown encoding '{encoding}'", fix="utf-8, utf-16, cp1252, shift_jis ...") from error
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise DataError(f"not valid {encoding}: {error.reason}", where=f"{name}:{line}") from error
+    line = 1
+    for chunk in _ended(blob.chunks()):
+        try:
+            decoder.decode(chunk, final=not chunk)
+        except UnicodeError as error:
+            line += chunk[: getattr(error, "start", 0)].count(b"\n")
+            what = f"not valid {encoding}: {getattr(error, 'reason', error)}"
+            raise DataError(what, where=f"{blob.name}:{line}") from error
+        line += chunk.count(b"\n")
 
 
-def _wide(data: bytes) -> str:
+def _ended(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    yield from chunks
+    yield b""
+
+
+def _wide(head: bytes) -> str:
     """UTF-16 without a mark: keys, quotes and spaces leave zeros at the even bytes or at the odd ones."""
-    head = data[: 1 << 16]
     even, odd = head[0::2].count(0), head[1::2].count(0)
     if even + odd < len(head) / 20:
         return ""
     return "utf-16-le" if odd > even else "utf-16-be"
 
 
-def _decode_damaged(data: bytes, name: str) -> tuple[str, str, str]:
+def _damaged(blob: Blob) -> tuple[str, str, str]:
     """Not strict UTF-8: UTF-8 with damaged places when most of its non-ASCII text is whole, else Windows-1252.
 
     Damaged bytes become lone surrogates, by which their rows are told and rejected later.
     """
-    text = data.decode("utf-8", "surrogateescape")
-    bad = sum("\udc80" <= char <= "\udcff" for char in text)
-    good = sum(char > "\x7f" for char in text) - bad
+    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+    bad = good = 0
+    for chunk in _ended(blob.chunks()):
+        text = decoder.decode(chunk, final=not chunk)
+        broken = len(re.findall("[\udc80-\udcff]", text))
+        bad, good = bad + broken, good + len(re.findall(r"[^\x00-\x7f]", text)) - broken
     if good > bad:
-        return text, "utf-8", f"{name}: {bad} bytes are not UTF-8; the rows that hold them are rejected"
-    notice = f'{name} is not UTF-8: read as cp1252 (encoding = "..." under [collect] says otherwise)'
-    return _decode_as(data, name, "cp1252"), "cp1252", notice
+        notice = f"{blob.name}: {bad} bytes are not UTF-8; the rows that hold them are rejected"
+        return "utf-8", "surrogateescape", notice
+    _check(blob, "cp1252")
+    notice = f'{blob.name} is not UTF-8: read as cp1252 (encoding = "..." under [collect] says otherwise)'
+    return "cp1252", "strict", notice
 
 
-def _one_a_line(text: str) -> bool:
-    """At least half of the lines are JSON objects on their own: not one object printed over several lines."""
-    lines = [line for line in text.split("\n") if line.strip()]
-    return 2 * sum(_is_object(line) for line in lines) >= len(lines)
+def _container(file: Sniffed, cut: documents.Cut | None) -> tuple[Container, Dialect, documents.Cut]:
+    start = _start(file)
+    name = file.blob.name
+    for pattern, kind, fix in PAGES:
+        if re.match(pattern, start, re.IGNORECASE | re.DOTALL):
+            if kind == "html" and page.pairs(file.text):
+                return "html", Dialect(), "file"
+            kind = "a web page (HTML) without questions and answers" if kind == "html" else kind
+            raise DataError(f"this is {kind}", where=name, expected=READS, fix=fix)
+    if _one_a_line(file):
+        return "jsonl", Dialect(), "file"
+    if start[0] in "[{":
+        return "json", Dialect(), "file"
+    if MBOX.match(start):
+        return "mbox", Dialect(), "file"
+    if cut is None and (dialect := _table(file, start)) is not None:
+        return "csv", dialect, "file"
+    if cut is None and faq.is_faq(file.text):
+        return "markdown", Dialect(), "file"
+    return "text", Dialect(), cut or documents.cut_of(file.lines(), name)
 
 
-def _is_object(line: str) -> bool:
+def _start(file: Sniffed) -> str:
+    """The head of the text, from its first character that is no space on."""
+    lines = (line for line in file.lines())
+    head = next((line.lstrip() for line in lines if line.strip(" \t\n\0\ufeff")), "")
+    for line in lines:
+        if not head or len(head) > HEAD:
+            break
+        head += line
+    if not head.strip():
+        raise _empty(file.blob.name)
+    return head
+
+
+def _one_a_line(file: Sniffed) -> bool:
+    """All lines look like JSON objects, or half of them do and one is: not one object printed over several lines."""
+    filled = objects = 0
+    proven = several = False
+    for line in file.lines():
+        if not (bare := line.strip()):
+            continue
+        filled += 1
+        if bare[0] == "{" and bare[-1] == "}":
+            objects += 1
+            if not proven:
+                whole, part = _object(bare)
+                proven, several = whole, several or part
+    return 2 * objects >= filled if proven else objects == filled and not several
+
+
+def _object(line: str) -> tuple[bool, bool]:
+    """Is a line one object? And does it begin with one, with something behind it?"""
     try:
-        return isinstance(json.loads(line), dict)
+        value, end = json.JSONDecoder().raw_decode(line)
     except (ValueError, RecursionError):
-        return False
+        return False, False
+    return end == len(line) and isinstance(value, dict), end < len(line)
 
 
 def csv_reader(lines: Iterable[str], dialect: Dialect) -> CsvReader:
@@ -164,22 +254,23 @@ def csv_reader(lines: Iterable[str], dialect: Dialect) -> CsvReader:
     return csv.reader(lines, delimiter=dialect.delimiter, quoting=quoting, strict=True)
 
 
-def _dialect(text: str, name: str) -> Dialect:
+def _table(file: Sniffed, start: str) -> Dialect | None:
     """The delimiter under which most records have as many fields as the header; of equals, more fields win."""
+    if faq.opens(start):
+        return None
     choices = [Dialect(mark, quotes) for mark in ",;\t|" for quotes in (True, False)]
-    scored = [(_consistency(text, dialect), -place, dialect) for place, dialect in enumerate(choices)]
+    scored = [(_consistency(file, dialect), -place, dialect) for place, dialect in enumerate(choices)]
     (share, _), _, best = max(scored, key=lambda item: item[:2])
-    if share >= 0.6:
+    if share >= EVEN:
         return best
-    if text.lstrip().split("\n", 1)[0].strip(' "').casefold() in LONE_COLUMNS:
+    if start.split("\n", 1)[0].strip(' "').casefold() in LONE_COLUMNS:
         return Dialect("\x1f")  # a mark that no text holds: commas are the text's own
-    fix = 'one JSON object a line: {"text": "..."} for raw text, {"prompt": "...", "completion": "..."} for examples'
-    raise DataError("this is plain text, neither JSON nor a table", where=name, expected=READS, fix=fix)
+    return None
 
 
-def _consistency(text: str, dialect: Dialect) -> tuple[float, int]:
+def _consistency(file: Sniffed, dialect: Dialect) -> tuple[float, int]:
     """How many records are as wide as the header, from 0 to 1, and that width."""
-    records = csv_reader((line + "\n" for line in text.lstrip("\n").split("\n")), dialect)
+    records = csv_reader(islice(file.lines(), MOST_LINES), dialect)
     widths: list[int] = []
     while len(widths) < SAMPLE:
         try:
@@ -189,6 +280,6 @@ def _consistency(text: str, dialect: Dialect) -> tuple[float, int]:
         except StopIteration:
             break
     widths = [width for width in widths if width]  # blank lines are no records
-    header = widths[0]
+    header = widths[0] if widths else 0
     share = sum(width == header for width in widths) / len(widths) if header > 1 else 0.0
     return (share if dialect.quotes else share - BARE), header

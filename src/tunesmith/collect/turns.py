@@ -19,9 +19,9 @@ ROLES = {
 }
 ROLE_KEYS = ("role", "from")
 CONTENT_KEYS = ("content", "value")
+WEIGHTS = ("weight", "train", "loss", "train_detail")  # whether, or how much, a message is trained
 SIGNALS = {  # keys of a message that carry more than its text -> the reason for the reject
     **dict.fromkeys(("tool_calls", "function_call", "tool_call_id"), "tools"),
-    **dict.fromkeys(("weight", "train"), "weight"),
     **dict.fromkeys(("reasoning_content", "thinking"), "reasoning"),
 }
 FOLLOWS = {("system", "user"), ("user", "assistant"), ("assistant", "user")}
@@ -43,7 +43,7 @@ def content(value: Any, name: str) -> str:
     """A text as it is, another value as its JSON. Raises Refused on nothing."""
     if isinstance(value, str):
         return value
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
         raise Refused("null", f"'{name}' has no value")
     return json.dumps(value, ensure_ascii=False)
 
@@ -63,6 +63,7 @@ def turns(value: Any, system: tuple[Message, ...] = (), alone: bool = False) -> 
     made = (*system, *(_message(item) for item in value))
     if not alone:
         _check_order([message.role for message in made])
+    _check_names(value, made[len(system) :])
     return made
 
 
@@ -76,11 +77,30 @@ def _check_order(roles: Sequence[str]) -> None:
         raise Refused("no_prompt", "nobody asks anything")
 
 
+def _check_names(items: list[Any], made: Sequence[Message]) -> None:
+    """Two people behind one role would become one."""
+    names: dict[str, set[str]] = {}
+    for item, message in zip(items, made, strict=True):
+        names.setdefault(message.role, set()).update([str(item["name"])] if present(item.get("name")) else [])
+    crowd = next((role for role, known in names.items() if len(known) > 1), None)
+    if crowd is not None:
+        raise Refused("names", f"several people are the {crowd}: {', '.join(sorted(names[crowd]))}")
+
+
+def _check_weights(item: dict[str, Any], role: str) -> None:
+    """Every answer of a row is trained alike, and nothing else: a row that asks for more would lose it."""
+    for key in WEIGHTS:
+        value = item.get(key)
+        wanted = (1, True) if role == "assistant" else (0, 1) if key == "weight" else (0, False)
+        if value is not None and (not isinstance(value, int | float) or value not in wanted):
+            raise Refused("weights", f"a message of the {role} with '{key}': {json.dumps(value)[:40]}")
+
+
 def _message(item: Any) -> Message:
     if not isinstance(item, dict):
         raise Refused("message_shape", f"a message that is a {type(item).__name__}")
     for key, reason in SIGNALS.items():
-        if present(item.get(key)) and item[key] not in (1, True):
+        if present(item.get(key)):
             raise Refused(reason, f"a message with '{key}'")
     said, text = (next((key for key in keys if key in item), None) for keys in (ROLE_KEYS, CONTENT_KEYS))
     if said is None or text is None:
@@ -90,14 +110,16 @@ def _message(item: Any) -> Message:
         raise Refused("unknown_role", f"the role {item[said]!r}")
     if role == "tools":
         raise Refused("tools", f"a message of role {item[said]!r}")
-    return Message(role, _parts(item[text]))
+    _check_weights(item, role)
+    return Message(role, parts(item[text]))
 
 
-def _parts(value: Any) -> str:
-    """The text of a message, given whole or as content parts."""
-    if not isinstance(value, list) or not all(isinstance(part, dict) and "type" in part for part in value):
+def parts(value: Any) -> str:
+    """The text of a message, given whole or as content parts: OpenAI's with a type, Bedrock's without."""
+    items = value if isinstance(value, list) else []
+    if not items or not all(isinstance(item, dict) and {"type", "text"} & set(item) for item in items):
         return content(value, "content")
-    other = next((part["type"] for part in value if part["type"] != "text"), None)
+    other = next((part["type"] for part in value if part.get("type", "text") != "text"), None)
     if other is not None:
         raise Refused("media", f"a content part of type {other!r}")
     return "".join(content(part.get("text"), "text") for part in value)

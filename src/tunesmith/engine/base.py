@@ -1,13 +1,16 @@
 """What every stage asks of a model: text, and log-probabilities. Torch-free, so that stages can be tested with a fake.
 
-Prompts are token ids that the one renderer made: an engine never sees a template.
+Prompts of an `Engine` are token ids that the one renderer made: it never sees a template. A `ChatEngine` is given
+messages, because an endpoint keeps its template to itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
+
+from tunesmith.core.records import Message
 
 
 @dataclass(frozen=True)
@@ -58,4 +61,47 @@ class Engine(Protocol):
 
     def score(self, requests: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[Score]:
         """One score a (prompt ids, continuation ids) pair, in order."""
+        ...
+
+
+@dataclass(frozen=True)
+class ChatRequest:
+    """Messages to answer. `schema`: the JSON schema of the answer; `sample`: 1, 2, ... for more of the same."""
+
+    messages: tuple[Message, ...]
+    sampling: Sampling
+    schema: Mapping[str, Any] | None = None
+    sample: int = 0
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer. Only one with finish "stop" is whole: others are "length", "content_filter" or what else was told.
+
+    `reasoning` is what the model thought aloud before it. Tokens are None where they were not counted.
+    """
+
+    text: str
+    finish: str
+    reasoning: str = ""
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+class ChatEngine(Protocol):
+    @property
+    def name(self) -> str:
+        """The model's name, as it stands in provenance."""
+        ...
+
+    def chat(self, requests: Sequence[ChatRequest]) -> list[Reply]:
+        """One reply a request, in order. What was answered before is not asked again."""
+        ...
+
+    def stored(self, request: ChatRequest) -> Reply | None:
+        """The reply that is there already; None where `chat` would have to ask."""
+        ...
+
+    def spent(self) -> dict[str, Any]:
+        """Requests, tokens and cost so far, for a receipt."""
         ...

@@ -8,13 +8,14 @@ from tunesmith.core.artifact import Artifact
 from tunesmith.core.errors import DataError
 from tunesmith.core.jsonl import dump, read_jsonl, read_rows
 from tunesmith.core.records import Message, Reject, Row
+from tunesmith.prepare.parents import kinship
 from tunesmith.text.similar import normalise
 
 RAW = 400  # characters of a rejected row that are kept
 
 
 def read(raw: Sequence[Artifact]) -> tuple[list[Row], list[Reject]]:
-    """The rows of the artifacts in order, and what collect rejected: both are rows that came in.
+    """The rows of the artifacts in order, and what collect rejected: both are rows that came in. Families are joined.
 
     Raises DataError when rows of several kinds are mixed: a set trains one objective.
     """
@@ -25,7 +26,9 @@ def read(raw: Sequence[Artifact]) -> tuple[list[Row], list[Reject]]:
             what = f"{kind(row)} among {kind(rows[0])} (from {place(rows[0])})"
             fix = "collect the files of each kind into a project of their own"
             raise DataError(what, where=place(row), expected="rows of one kind in a set", fix=fix)
-    return rows, rejects
+    kin = kinship(raw)
+    rejects += [reject(row, "rewritten", kin.replaced[row.id]) for row in rows if row.id in kin.replaced]
+    return [kin.adopt(row) for row in rows if row.id not in kin.replaced], rejects
 
 
 def kind(row: Row) -> str:
@@ -83,14 +86,16 @@ def drop_duplicates(rows: Iterable[Row]) -> tuple[list[Row], list[Reject]]:
     first: dict[tuple[str, ...], Row] = {}
     rejects = []
     for row in rows:
-        same = first.setdefault((*_key(row), *answer_key(row)), row)
+        same = first.setdefault(same_key(row), row)
         if same is not row:
             rejects.append(reject(row, "duplicate", f"the same as {place(same)}"))
     return list(first.values()), rejects
 
 
-def _key(row: Row) -> tuple[str, ...]:
-    return (normalise(row.text), *(f"{m.role} {normalise(m.content)}" for m in row.messages))
+def same_key(row: Row) -> tuple[str, ...]:
+    """All that a row says."""
+    parts = normalise(row.text), normalise(row.chosen or ""), normalise(row.rejected or "")
+    return (*parts, *(f"{m.role} {normalise(m.content)}" for m in row.messages))
 
 
 def answer_key(row: Row) -> tuple[str, ...]:

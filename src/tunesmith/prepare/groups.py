@@ -10,40 +10,60 @@ import hashlib
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from tunesmith.core.records import Reject, Row
 from tunesmith.prepare.clean import answer_key, place, reject
-from tunesmith.text.similar import UnionFind, cross_pairs, near_pairs, normalise, word_sets
+from tunesmith.text.similar import Sets, UnionFind, near_pairs, normalise, shingle_sets, word_sets, worded
 
 FRAME_SHARE, FRAME_LENGTH, FRAME_ROWS = 0.95, 20, 50  # of questions; characters; questions at least
 
 
+def said(row: Row) -> str:
+    """All that the user says; of a raw text, the text."""
+    return "\n".join([m.content for m in row.messages if m.role == "user"]) or row.text
+
+
 def asked(row: Row) -> str:
-    """All that the user says, normalised; of a raw text, the text."""
-    return normalise("\n".join(m.content for m in row.messages if m.role == "user") or row.text)
+    """What is said, normalised."""
+    return normalise(said(row))
 
 
 @dataclass(frozen=True)
 class Questions:
     """The distinct questions of a set and of the set before it. `texts` is what is compared: no shared frame."""
 
-    index: dict[str, int]
+    index: dict[str, int]  # normalised
+    number: dict[str, int]  # as they were said: normalising is slow, and a row is asked for many times
     texts: list[str]
     old: dict[int, str] = field(default_factory=dict)  # question -> the split that it had
     frame: str = ""
 
     def of(self, row: Row) -> int:
-        return self.index[asked(row)]
+        return self.number[said(row)]
+
+    @cached_property
+    def parts(self) -> tuple[Sets, Sets]:
+        """The 4-grams and the words of every text: in what leakage is measured."""
+        return shingle_sets(self.texts), word_sets(self.texts)
 
 
 def questions(rows: Iterable[Row], previous: Mapping[str, Sequence[Row]]) -> Questions:
     """Number the questions, those of the previous set first."""
     index: dict[str, int] = {}
-    old = {index.setdefault(asked(row), len(index)): name for name, members in previous.items() for row in members}
+    number: dict[str, int] = {}
+
+    def numbered(row: Row) -> int:
+        text = said(row)
+        if text not in number:
+            number[text] = index.setdefault(normalise(text), len(index))
+        return number[text]
+
+    old = {numbered(row): name for name, members in previous.items() for row in members}
     for row in rows:
-        index.setdefault(asked(row), len(index))
+        numbered(row)
     texts, frame = _without_frame(list(index))
-    return Questions(index, texts, old, frame)
+    return Questions(index, number, texts, old, frame)
 
 
 def _without_frame(texts: list[str]) -> tuple[list[str], str]:
@@ -81,8 +101,7 @@ def alike(asking: Questions, threshold: float) -> list[tuple[int, int, float]]:
 
 def same_words(asking: Questions, threshold: float) -> list[tuple[int, int]]:
     """Pairs of questions by the Jaccard of their words: what is alike in another order, too."""
-    words = word_sets(asking.texts)
-    return [(i, j) for i, j, _ in cross_pairs(words, words, threshold) if i < j]
+    return [(i, j) for i, j, _ in near_pairs(asking.texts, threshold, worded)]
 
 
 def drop_near(
@@ -97,8 +116,12 @@ def drop_near(
     kept: dict[tuple[int, tuple[str, ...]], Row] = {}
     out, rejects = [], []
     for row in rows:
-        question, answer = asking.of(row), answer_key(row)
-        twin = next((t for t in neighbours.get(question, ()) if (t[0], answer) in kept), None)
+        question = asking.of(row)
+        if question not in neighbours:
+            out.append(row)
+            continue
+        answer = answer_key(row)
+        twin = next((t for t in neighbours[question] if (t[0], answer) in kept), None)
         if twin:
             same = place(kept[twin[0], answer])
             rejects.append(reject(row, "near_duplicate", f"the answer of {same}, and its question at {twin[1]:.2f}"))
@@ -119,7 +142,10 @@ class Groups:
 def group(
     rows: Sequence[Row], previous: Mapping[str, Sequence[Row]], asking: Questions, links: Iterable[tuple[int, int]]
 ) -> tuple[list[Row], list[Reject], Groups]:
-    """Join questions by links and by meta.group. A new one that would join two old splits is rejected."""
+    """Join questions by links and by meta.group. A new one that would join two old splits is rejected.
+
+    So is a generated row whose question lies in another old split than its parent.
+    """
     edges: dict[int, set[int]] = {}
     for i, j in (*links, *_same_group([row for members in previous.values() for row in members], asking)):
         edges.setdefault(i, set()).add(j)
@@ -142,9 +168,26 @@ def group(
             sets.union(question, member)
         if sides:
             split[sets.find(question)] = split.get(question) or sides.pop()
-    kept = [row for row in rows if asking.of(row) not in barred]
-    rejects = [reject(row, "bridges_splits", "alike to rows in two splits") for row in rows if asking.of(row) in barred]
+    reasons = ["alike to rows in two splits" if asking.of(row) in barred else "" for row in rows]
+    reasons = [a or b for a, b in zip(reasons, _astray(rows, asking), strict=True)]
+    kept = [row for row, reason in zip(rows, reasons, strict=True) if not reason]
+    rejects = [reject(row, "bridges_splits", why) for row, why in zip(rows, reasons, strict=True) if why]
     return kept, rejects, _named(kept, asking, sets, split)
+
+
+def _astray(rows: Sequence[Row], asking: Questions) -> list[str]:
+    """What is wrong with a generated row that asks what is asked in another split than its parent's; else ''."""
+    home: dict[str, str] = {}
+    for row in rows:
+        side = asking.old.get(asking.of(row))
+        if side and row.meta.group and row.meta.origin != "generated":
+            home.setdefault(row.meta.group, side)
+    out = []
+    for row in rows:
+        side = asking.old.get(asking.of(row)) if row.meta.origin == "generated" else None
+        parent = home.get(row.meta.group, side)
+        out.append("" if side == parent else f"it asks what is asked in {side}, and its parent is in {parent}")
+    return out
 
 
 def _same_group(rows: Iterable[Row], asking: Questions) -> list[tuple[int, int]]:
@@ -155,11 +198,12 @@ def _same_group(rows: Iterable[Row], asking: Questions) -> list[tuple[int, int]]
 def _named(rows: Sequence[Row], asking: Questions, sets: UnionFind, split: dict[int, str]) -> Groups:
     """Call each group by the smallest hash of its questions."""
     names: dict[int, str] = {}
-    for row in rows:
-        member = sets.find(asking.of(row))
-        name = _hash(asked(row))
-        names[member] = min(name, names.get(member, name))
-    key = {asking.of(row): names[sets.find(asking.of(row))] for row in rows}
+    present = {asking.of(row) for row in rows}
+    for text, question in asking.index.items():
+        if question in present:
+            member, name = sets.find(question), _hash(text)
+            names[member] = min(name, names.get(member, name))
+    key = {question: names[sets.find(question)] for question in present}
     return Groups(key, {names[member]: side for member, side in split.items() if member in names})
 
 

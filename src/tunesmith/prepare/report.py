@@ -1,80 +1,20 @@
-"""What the owner of the data should know: in numbers for programs, and on a page for people."""
+"""What the owner of the data should know, on a page: counts, decisions, four scores with their formulas, findings."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from tunesmith.core.records import Row
-from tunesmith.prepare.clean import place
-from tunesmith.prepare.groups import Questions, asked
-from tunesmith.prepare.residue import Unwrapped, has_residue
+from tunesmith.core.records import Reject
+from tunesmith.prepare.finding import Axis, Finding
+from tunesmith.prepare.groups import Questions
+from tunesmith.prepare.quality import Audit
+from tunesmith.prepare.residue import Unwrapped
 from tunesmith.prepare.split import SPLITS, Splits
-from tunesmith.text.similar import normalise
 
-SHOWN = 10
-CONSTANT = 5  # different questions that get the same answer
-NULLS = ("null", "nan", "none", "undefined", "n/a")  # what a program writes where it had nothing
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something worth a look that was left as it is: how often, and where."""
-
-    title: str
-    count: int
-    examples: tuple[str, ...] = ()
-
-
-def find(rows: Sequence[Row]) -> dict[str, Finding]:
-    """The findings about the rows that were kept, by name."""
-    return {
-        "residue": _listed("Rows that still hold a template's mark", filter(has_residue, rows)),
-        "nulls": _listed("Answers that look like a missing value", (r for r in rows if _answer(r) in NULLS)),
-        "contradictions": _contradictions(rows),
-        "constants": _constants(rows),
-    }
-
-
-def _answer(row: Row) -> str:
-    return normalise(row.answer if row.chosen is None else row.chosen)
-
-
-def _listed(title: str, rows: Iterable[Row]) -> Finding:
-    found = [f"{place(row)} {_short(row.question)}" for row in rows]
-    return Finding(title, len(found), tuple(found[:SHOWN]))
-
-
-def _contradictions(rows: Sequence[Row]) -> Finding:
-    """Questions that are asked alike, under the same system message, and answered differently."""
-    answers: dict[tuple[str, str], dict[str, Row]] = {}
-    for row in rows:
-        if not row.text:
-            system = "".join(m.content for m in row.messages if m.role == "system")
-            answers.setdefault((system, asked(row)), {}).setdefault(_answer(row), row)
-    found = [list(given.values()) for given in answers.values() if len(given) > 1]
-    examples = [f"{_short(given[0].question)} ({', '.join(map(place, given))})" for given in found[:SHOWN]]
-    return Finding("Questions with several different answers", len(found), tuple(examples))
-
-
-def _constants(rows: Sequence[Row]) -> Finding:
-    """Answers that many different questions get: a guard, or a habit that the model will pick up."""
-    askers: dict[str, set[str]] = {}
-    said: dict[str, str] = {}
-    for row in rows:
-        if answer := _answer(row):
-            askers.setdefault(answer, set()).add(asked(row))
-            said.setdefault(answer, row.chosen or row.answer)
-    often = sorted((-len(who), answer) for answer, who in askers.items() if len(who) >= CONSTANT)
-    examples = [f"{-count} questions: {_short(said[answer])}" for count, answer in often[:SHOWN]]
-    return Finding(f"Answers given to {CONSTANT} or more different questions", len(often), tuple(examples))
-
-
-def _short(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= 90 else line[:87] + "..."
+SHOWN = 10  # rows of a finding; findings.jsonl and rejects.jsonl hold all
+ORDER = ("error", "warning", "note")
 
 
 def notes(splits: Splits, bare: Unwrapped, asking: Questions, facts: dict[str, Any]) -> list[str]:
@@ -93,15 +33,59 @@ def notes(splits: Splits, bare: Unwrapped, asking: Questions, facts: dict[str, A
     return out
 
 
-def page(receipt: dict[str, Any], findings: Iterable[Finding], notes: Iterable[str]) -> str:
+def page(receipt: dict[str, Any], found: Audit, rejects: Sequence[Reject], notes: Iterable[str]) -> str:
     """report.md."""
     lines = [f"# Set {receipt['set_id']}", "", "| | rows |", "|---|---:|", f"| in | {receipt['rows_in']} |"]
     lines += [f"| rejected: {reason} | {count} |" for reason, count in receipt["rejected"].items()]
-    lines += [f"| {name} | {receipt[name]} |" for name in ("kept", "train", "valid", "test")]
+    lines += [f"| {name} | {receipt[name]} |" for name in ("kept", *SPLITS)]
     lines += ["", f"{receipt['unwrapped']} rows were freed of a template; {receipt['groups']} groups of questions."]
+    again = found.repeated
+    told = f"{again['rows']} rows ask {again['questions']} questions again" if again["questions"] else ""
+    lines += [f"{told}; {again['with_different_answers']} of these have different answers."] if told else []
     lines += ["", *(f"- {note}" for note in notes)]
-    for finding in findings:
-        if finding.count:
-            lines += ["", f"## {finding.title}: {finding.count}", "", *(f"- {line}" for line in finding.examples)]
-            lines += [f"- and {finding.count - SHOWN} more"] if finding.count > SHOWN else []
+    for part in (_scores(found.axes), _rejected(rejects), _findings(found.findings), _benchmarks(found)):
+        lines += ["", *part]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _scores(axes: dict[str, Axis]) -> Iterator[str]:
+    yield "## Scores"
+    yield ""
+    yield "0 to 100; a score is the weighted share of what passed. It says where to look, not how good a model will be."
+    for axis in axes.values():
+        score = "NOT RUN" if axis.score is None else f"{axis.score}"
+        yield f"\n### {axis.name}: {score}\n"
+        yield f"`{axis.formula}`\n"
+        yield from (f"- {part.name}: {part.told}" for part in axis.parts)
+        yield from (f"  - {line.strip()}" if line.startswith("  ") else f"- {line}" for line in axis.lines)
+
+
+def _rejected(rejects: Sequence[Reject]) -> Iterator[str]:
+    """Where the rows lay that are not in the set."""
+    if rejects:
+        yield "## Rejected rows"
+        yield ""
+    for reason, count in Counter(reject.reason for reject in rejects).items():
+        places = [f"{r.source}:{r.line}" for r in rejects if r.reason == reason]
+        yield f"- {reason}: {', '.join(places[:SHOWN])}" + (f" and {count - SHOWN} more" if count > SHOWN else "")
+
+
+def _findings(findings: Sequence[Finding]) -> Iterator[str]:
+    yield "## Findings"
+    yield ""
+    yield "Nothing was deleted for these. findings.jsonl has every row of each." if findings else "None."
+    for finding in sorted(findings, key=lambda finding: (ORDER.index(finding.severity), -finding.count)):
+        yield f"\n### {finding.name} ({finding.severity}): {finding.count}\n"
+        yield f"{finding.explanation[0].upper()}{finding.explanation[1:]}. Fix: {finding.fix}.\n"
+        yield from (f"- {line}" for line in finding.lines(SHOWN))
+        if len(finding.hits) > SHOWN:
+            yield f"- and {len(finding.hits) - SHOWN} more"
+
+
+def _benchmarks(found: Audit) -> Iterator[str]:
+    if found.leaks:
+        yield "## Benchmarks"
+        yield ""
+    for leak in found.leaks:
+        items = f"{leak.items} items ({leak.short} too short to compare)"
+        yield f"- {leak.file}: {len(leak.hits)} rows hold a question of its {items}"

@@ -7,10 +7,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from tunesmith.core.records import Row
 from tunesmith.prepare.clean import place
-from tunesmith.prepare.groups import Groups, Questions
-from tunesmith.text.similar import cross_pairs, shingle_sets, word_sets
+from tunesmith.prepare.groups import Groups, Questions, said
+from tunesmith.text.similar import cross_pairs
 
 SPLITS = ("train", "valid", "test")
 LEAK = 0.8  # Jaccard, of 4-grams or of words, from which two questions in different splits count as leaked
@@ -60,12 +62,12 @@ def _by_draw(draw: float, shares: Shares) -> str:
 
 def _draw(name: str, seed: int) -> float:
     """A number in [0, 1) that only the name and the seed decide."""
-    return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:8], "big") / 2**64
+    return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode("utf-8", "surrogatepass")).digest()[:8], "big") / 2**64
 
 
 def random_split(rows: Sequence[Row], sizes: dict[str, int], seed: int) -> Splits:
     """What a plain shuffle would give, in the same sizes: the yardstick for what grouping prevents."""
-    shuffled = sorted(rows, key=lambda row: _draw(f"{place(row)} {row.id}", seed))
+    shuffled = sorted(rows, key=lambda row: _draw(f"{place(row)} {said(row)}", seed))
     out: Splits = {}
     for side in SPLITS:
         out[side], shuffled = shuffled[: sizes[side]], shuffled[sizes[side] :]
@@ -77,14 +79,13 @@ def leaked(splits: Splits, asking: Questions) -> int:
 
     An exact count over all pairs, which uses neither the groups nor the MinHash that made them.
     """
-    train, valid, test = ([asking.texts[i] for i in sorted({asking.of(row) for row in splits[s]})] for s in SPLITS)
-    return _pairs(list(dict.fromkeys(train + valid)), test) + _pairs(train, valid)
+    train, valid, test = ({asking.of(row) for row in splits[side]} for side in SPLITS)
+    return _pairs(train | valid, test, asking) + _pairs(train, valid, asking)
 
 
-def _pairs(left: list[str], right: list[str]) -> int:
-    if not left or not right:
-        return 0
+def _pairs(left: set[int], right: set[int], asking: Questions) -> int:
+    ours, theirs = np.array(sorted(left), dtype=np.int64), np.array(sorted(right), dtype=np.int64)
     found: set[tuple[int, int]] = set()
-    for sets in (shingle_sets, word_sets):
-        found |= {(i, j) for i, j, _ in cross_pairs(sets(left), sets(right), LEAK)}
+    for sets in asking.parts:
+        found |= {(i, j) for i, j, _ in cross_pairs(sets.take(ours), sets.take(theirs), LEAK)}
     return len(found)

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from tunesmith.core.config import Config
+from tunesmith.text.length import OverLength
 from tunesmith.text.render import TrainOn
 
 Schedule = Literal["cosine", "linear", "constant", "wsd"]
@@ -41,6 +42,8 @@ class TrainConfig(Config):
     """padded tokens a forward pass: memory and speed, never the result"""
     max_length: int | None = Field(default=None, ge=8)
     """the longest example in tokens; longer ones are skipped and reported. The base's context, where not given"""
+    over_length: OverLength = "skip"
+    """longer rows: skip (reported), trim-context (the middle of the prompt's context), split (raw text, into pieces)"""
     train_on: TrainOn = "completion"
     """which tokens are trained: completion (every answer), last (the last answer), all (the prompt too)"""
     lora_rank: int = Field(default=16, ge=1)

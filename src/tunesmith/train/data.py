@@ -8,15 +8,20 @@ from typing import Any
 
 from tunesmith.core.errors import DataError, ModelError
 from tunesmith.core.records import Row
+from tunesmith.text.length import OverLength, fit
 from tunesmith.text.render import Example, Renderer, check_example
 
 
 @dataclass(frozen=True)
 class Examples:
-    """What is trained, of how many rows, and what was skipped: rows in = rows + len(skipped)."""
+    """What is trained, of how many rows, and what was skipped: rows in = rows + len(skipped).
+
+    `fitted` lists the trained rows that were too long and were trimmed or split.
+    """
 
     kept: list[Example]
     skipped: list[dict[str, Any]] = field(default_factory=list)
+    fitted: list[dict[str, Any]] = field(default_factory=list)
     rows: int = 0
 
     @property
@@ -37,14 +42,14 @@ class Data:
     probes: list[Row]
 
 
-def build(rows: Iterable[Row], renderer: Renderer, max_length: int) -> Examples:
+def build(rows: Iterable[Row], renderer: Renderer, max_length: int, policy: OverLength = "skip") -> Examples:
     """Render and check every row. A failed check stops the run: it would fail for the whole set alike.
 
-    Rows longer than `max_length` tokens are skipped, never cut: a cut would take the answer's end or its stop token.
+    Rows longer than `max_length` tokens are skipped, or fitted by `policy`; an answer's end and its stop token are
+    never cut.
     Raises ModelError on a failed check, DataError for preference rows, which this objective would misuse.
     """
-    kept: list[Example] = []
-    skipped: list[dict[str, Any]] = []
+    out = Examples([])
     count = 0
     for row in rows:
         if row.chosen is not None or row.rejected is not None:
@@ -52,26 +57,27 @@ def build(rows: Iterable[Row], renderer: Renderer, max_length: int) -> Examples:
             where = f"{row.meta.source}:{row.meta.line}"
             raise DataError(what, where=where, fix="prepare question/answer rows; preference training is not built yet")
         if not row.text and not any(m.role == "assistant" for m in row.messages):
-            skipped.append(_skip(row, "no_answer", "no message of the assistant"))
+            out.skipped.append(_note(row, "no_answer", "no message of the assistant"))
             continue
         try:
-            found = renderer.render(row)
+            fitted = fit(row, renderer, max_length, policy)
+            found = [example for part in fitted.rows for example in renderer.render(part)]
         except DataError as error:
-            skipped.append(_skip(row, "template", error.what))
+            out.skipped.append(_note(row, "template", error.what))
             continue
-        longest = max(len(e.ids) for e in found)
-        if longest > max_length:
-            skipped.append(_skip(row, "too_long", f"{longest} tokens, the limit is {max_length}"))
+        if not found:
+            out.skipped.append(_note(row, fitted.action, fitted.detail))
             continue
+        if fitted.action != "whole":
+            out.fitted.append(_note(row, fitted.action, fitted.detail))
         for example in found:
             problem = check_example(example, renderer)
             if problem is not None:
-                raise ModelError(
-                    f"row {row.id} cannot be trained: {problem}", where=f"{row.meta.source}:{row.meta.line}"
-                )
-        kept += found
+                where = f"{row.meta.source}:{row.meta.line}"
+                raise ModelError(f"row {row.id} cannot be trained: {problem}", where=where)
+        out.kept.extend(found)
         count += 1
-    return Examples(kept, skipped, count)
+    return replace(out, rows=count)
 
 
 def answered(row: Row) -> Row:
@@ -88,5 +94,5 @@ def question_and_answer(row: Row, renderer: Renderer) -> tuple[list[int], list[i
     return renderer.prompt(row.prompt), renderer.tokenizer.encode(row.answer, start=False)
 
 
-def _skip(row: Row, reason: str, detail: str) -> dict[str, Any]:
+def _note(row: Row, reason: str, detail: str) -> dict[str, Any]:
     return {"id": row.id, "source": row.meta.source, "line": row.meta.line, "reason": reason, "detail": detail}

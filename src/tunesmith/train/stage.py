@@ -18,6 +18,7 @@ from tunesmith.core.runlog import say
 from tunesmith.model import device as machine
 from tunesmith.model import load
 from tunesmith.model.shape import stored_parameters
+from tunesmith.text.length import OverLength
 from tunesmith.text.render import Renderer
 from tunesmith.text.tokenizer import Tokenizer
 from tunesmith.train import checkpoint, export
@@ -52,7 +53,7 @@ def run(config: TrainConfig, inputs: TrainInputs, out: Path, *, resume: bool = F
         tokenizer = Tokenizer.load(load.ensure_fast_tokenizer(base, cache_dir() / "tokenizers"))
         renderer = Renderer(tokenizer, inputs.template, config.train_on)
         context = load.context_length(AutoConfig.from_pretrained(base, local_files_only=True))
-        data = _data(inputs.set_, renderer, min(config.max_length or context, context))
+        data = _data(inputs.set_, renderer, min(config.max_length or context, context), config.over_length)
         config = decide(config, len(data.train.kept), stored_parameters(base))
         receipt = _receipt(config, inputs, base, renderer, data)
         check_same(work, receipt)
@@ -76,15 +77,15 @@ def summary(run: Artifact) -> dict[str, Any]:
     return {"run": run.name, "path": str(run.path)} | {name: facts[name] for name in (*names, *more)}
 
 
-def _data(set_: Artifact, renderer: Renderer, max_length: int) -> Data:
+def _data(set_: Artifact, renderer: Renderer, max_length: int, policy: OverLength) -> Data:
     rows = list(read_rows(set_.path / "train.jsonl"))
-    train = build(rows, renderer, max_length)
+    train = build(rows, renderer, max_length, policy)
     if not train.kept:
         reasons = ", ".join(sorted({s["reason"] for s in train.skipped})) or "the set is empty"
         what = f"no row of {set_.name} can be trained ({reasons})"
         raise DataError(what, fix="raise max_length, take a base with a longer context, or see the set's report")
     valid_rows = list(read_rows(set_.path / "valid.jsonl"))
-    valid = build(valid_rows, renderer, max_length)
+    valid = build(valid_rows, renderer, max_length, policy)
     kept = {e.row_id for e in (*valid.kept, *train.kept)}
     probes = [answered(row) for row in (*valid_rows, *rows) if row.id in kept]
     return Data(train, valid, probes)
@@ -103,11 +104,15 @@ def _receipt(config: TrainConfig, inputs: TrainInputs, base: Path, renderer: Ren
         "data_hash": inputs.set_.hash,
         "template_hash": renderer.hash,
         "config": config.model_dump(mode="json"),
-        "rows": {"train": data.train.rows, "valid": data.valid.rows, "skipped": skipped},
+        "rows": {"train": data.train.rows, "valid": data.valid.rows, "skipped": skipped, "fitted": len(_fitted(data))},
         "tokens_an_epoch": data.train.tokens,
         "trained_tokens_an_epoch": data.train.trained_tokens,
         "machine": machine.machine_facts(),
     }
+
+
+def _fitted(data: Data) -> list[dict[str, Any]]:
+    return [*data.train.fitted, *data.valid.fitted]
 
 
 def _write_start(work: Path, config: TrainConfig, receipt: dict[str, Any], data: Data) -> None:
@@ -116,6 +121,9 @@ def _write_start(work: Path, config: TrainConfig, receipt: dict[str, Any], data:
     write_json(work / "receipt.json", receipt)
     skipped = [*data.train.skipped, *data.valid.skipped]
     write_jsonl(work / "skipped.jsonl", skipped)
+    write_jsonl(work / "fitted.jsonl", _fitted(data))
+    if fitted := _fitted(data):
+        say(f"  {len(fitted)} rows were too long and were trimmed or split; each is in fitted.jsonl")
     for one in skipped[:5]:
         say(f"  skipped {one['source']}:{one['line']}: {one['reason']} ({one['detail']})")
     if len(skipped) > 5:
