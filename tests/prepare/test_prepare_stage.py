@@ -259,3 +259,15 @@ def test_what_collect_rejected_counts_from_the_file_to_the_set(tmp_path: Path) -
     facts = run(PrepareConfig(), [source], tmp_path / "sets").facts
     assert (facts["rows_in"], facts["kept"]) == (10, 8)
     assert facts["rejected"] == {"malformed": 1, "empty_prompt": 1}
+
+
+def test_rows_with_groups_are_kept_where_they_are_when_they_are_prepared_again(tmp_path: Path) -> None:
+    rows = [
+        pair(f"{word} of number {n}?", f"{word} {n}", meta=Meta("f", n, "human", f"g{n % 9}"))
+        for n, word in enumerate(["harbour", "violin", "lantern", "market", "gardener"] * 9)
+    ]
+    first = run(PrepareConfig(), [raw(tmp_path, rows)], tmp_path / "sets")
+    again = run(PrepareConfig(), [raw(tmp_path / "b", rows)], tmp_path / "more", first)
+    for side in SPLITS:
+        assert list(read_rows(again.path / f"{side}.jsonl")) == list(read_rows(first.path / f"{side}.jsonl"))
+    assert again.facts["rejected"] == first.facts["rejected"]

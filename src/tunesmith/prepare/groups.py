@@ -185,7 +185,7 @@ def _astray(rows: Sequence[Row], asking: Questions) -> list[str]:
     out = []
     for row in rows:
         side = asking.old.get(asking.of(row)) if row.meta.origin == "generated" else None
-        parent = home.get(row.meta.group, side)
+        parent = home.get(row.meta.group, side) if side else None
         out.append("" if side == parent else f"it asks what is asked in {side}, and its parent is in {parent}")
     return out
 
