@@ -27,7 +27,7 @@ from tunesmith.text.tokenizer import Tokenizer
 from tunesmith.train.config import TrainConfig, decide
 
 _TUNING_SECONDS = 50.0  # what tuning may take where the machine is slow; the demo is to end within minutes
-# On two million parameters Muon learns more a step than AdamW (docs/log.md).
+# On two million parameters Muon learns more a step than AdamW: bench/demo_choices.py.
 SETTINGS = {"train": {"optimizer": "muon", "num_epochs": 5, "weight_decay": 0.1}}
 _ARMS = {
     "majority": "majority answer",
