@@ -137,3 +137,21 @@ class BlockSource:
         spans = chosen[:, None] * self.block + np.arange(self.block + 1)[None, :]
         ids = self.stream[spans].astype(np.int64)
         return MicroBatch(ids, ids, np.full(len(chosen), self.block + 1, dtype=np.int64))
+
+
+def halve(micro: MicroBatch) -> list[MicroBatch]:
+    """Its rows in two parts, each padded no further than it must be; one row stays as it is."""
+    rows = len(micro.lengths)
+    parts = [slice(0, rows // 2), slice(rows // 2, rows)] if rows > 1 else [slice(0, rows)]
+    widths = [int(micro.lengths[part].max()) for part in parts]
+    return [
+        MicroBatch(micro.input_ids[part, :width], micro.labels[part, :width], micro.lengths[part])
+        for part, width in zip(parts, widths, strict=True)
+    ]
+
+
+def shorten(micro: MicroBatch, tokens: int) -> MicroBatch:
+    """The last `tokens` of a micro-batch of one row: to measure what would fit in memory, never to train on."""
+    end = int(micro.lengths[0])
+    part = slice(max(0, end - tokens), end)
+    return MicroBatch(micro.input_ids[:, part], micro.labels[:, part], np.array([part.stop - part.start]))
