@@ -70,10 +70,3 @@ def test_a_cache_that_cannot_be_written_costs_no_run(tmp_path: Path, monkeypatch
     (tmp_path / "file").touch()
     found = peak(torch.float32, CPU, tmp_path / "file" / "cache")
     assert found == Peak(7e9, 512, "float32", found.machine)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU is visible")
-def test_a_gpu_is_measured_too() -> None:
-    flops, size = measure(torch.bfloat16, torch.device("cuda"))
-    assert flops > 1e12
-    assert size in module.SIZES["cuda"]

@@ -26,7 +26,7 @@ TRUSTED = 5  # measurements, after which the highest is taken without another
 
 @dataclass(frozen=True)
 class Peak:
-    """`flops` a second in products of `dtype`, reached by n x n matrices with n = `size`: the best of `measured` runs."""
+    """`flops` a second in products of `dtype` by n x n matrices, n = `size`: the best of `measured` runs."""
 
     flops: float
     size: int
@@ -58,7 +58,7 @@ def peak(dtype: torch.dtype, device: torch.device, cache: Path) -> Peak:
 
 @torch.no_grad()
 def measure(dtype: torch.dtype, device: torch.device, seconds: float = SECONDS) -> tuple[float, int]:
-    """(FLOP a second, n) of the fastest n x n product: every size for `seconds`, but for those that are too slow here."""
+    """(FLOP a second, n) of the fastest n x n product: each size for `seconds`, but none that is too slow here."""
     best, best_size = 0.0, 0
     for n in SIZES[device.type]:
         if best and 2 * n**3 / best > SLOW:
@@ -87,12 +87,10 @@ def _product(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor) -> floa
 
 def _machine(device: torch.device) -> str:
     """What the peak depends on; no host name."""
+    precision = torch.get_float32_matmul_precision()
     if device.type == "cuda":
-        return (
-            f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}, {torch.get_float32_matmul_precision()}"
-        )
-    name = cpu_facts().get("cpu_name") or "cpu"
-    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}, {precision}"
+    name, threads = cpu_facts().get("cpu_name") or "cpu", torch.get_num_threads()
     return f"{name}, {threads} threads, torch {torch.__version__}, {precision}"
 
 
