@@ -4,6 +4,7 @@ import io
 import json
 import math
 import os
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,40 @@ def test_a_diverged_run_says_null_at_every_depth(tmp_path: Path) -> None:
     log.write({"step": 1, "train_loss": math.nan, "parts": [1.0, math.inf, {"a": -math.inf}], "note": "NaN"})
     log.close()
     line = (tmp_path / "metrics.jsonl").read_text()
-    assert line == '{"step": 1, "train_loss": null, "parts": [1.0, null, {"a": null}], "note": "NaN"}\n'
+    told = '"note": "NaN", "not_finite": ["train_loss"]'
+    assert line == '{"step": 1, "train_loss": null, "parts": [1.0, null, {"a": null}], ' + told + "}\n"
+
+
+def test_a_full_disk_costs_no_line_and_no_run_and_is_said_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log, soft = RunLog(tmp_path / "metrics.jsonl"), resource.getrlimit(resource.RLIMIT_FSIZE)
+    log.write({"step": 1})
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30, soft[1]))  # the second line has room for its first half
+    try:
+        for step in (2, 3, 4):
+            log.write({"step": step, "note": "long enough"})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, soft)
+    assert (tmp_path / "metrics.jsonl").stat().st_size == 30
+    log.write({"step": 5})
+    log.close()
+    assert steps(tmp_path / "metrics.jsonl") == [1, 2, 3, 4, 5]
+    assert capsys.readouterr().err.count("metrics.jsonl cannot be written (File too large)") == 1
+
+
+def test_lines_that_could_never_be_written_are_counted_at_the_end(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log, soft = RunLog(tmp_path / "metrics.jsonl"), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, soft[1]))
+    try:
+        log.write({"step": 1})
+        log.write({"step": 2})
+        log.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, soft)
+    assert "warning: the last 2 lines of" in capsys.readouterr().err
 
 
 NUMBERS = st.floats() | st.integers() | st.none() | st.text()

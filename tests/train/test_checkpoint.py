@@ -187,13 +187,31 @@ def test_a_full_disk_costs_a_checkpoint_and_not_the_run(
     saved(tmp_path, model, [2, 4])
     with file_limit(4096):
         saved(tmp_path, model, [6, 8])
-    assert names(tmp_path) == ["step-000002", "step-000004"]
-    assert capsys.readouterr().err.count("was not saved") == 2
+    assert names(tmp_path) == ["step-000004"], "the older one made room"
+    assert capsys.readouterr().err.count("was not saved: a file is larger than the system allows") == 2
     found = checkpoint.latest(tmp_path, "run")
     assert found is not None
     assert checkpoint.load(found, model).step == 4
     saved(tmp_path, model, [10])
     assert names(tmp_path) == ["step-000004", "step-000010"]
+
+
+def test_a_full_disk_takes_neither_the_best_nor_the_newest(bigram: Any, tmp_path: Path) -> None:
+    model = bigram(64)
+    saved(tmp_path, model, [2, 4, 6], best=2)
+    assert names(tmp_path) == ["step-000002", "step-000004", "step-000006"]
+    with file_limit(4096):
+        saved(tmp_path, model, [8], best=2)
+    assert names(tmp_path) == ["step-000002", "step-000006"]
+
+
+def test_a_full_disk_takes_nothing_while_the_newest_is_not_whole(bigram: Any, tmp_path: Path) -> None:
+    model = bigram(64)
+    saved(tmp_path, model, [2, 4])
+    (tmp_path / "step-000004" / "state.json").unlink()
+    with file_limit(4096):
+        saved(tmp_path, model, [6])
+    assert names(tmp_path) == ["step-000002", "step-000004"]
 
 
 @pytest.mark.parametrize("at", ["save_file", "write_json", "seal"])

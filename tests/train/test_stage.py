@@ -259,7 +259,7 @@ def test_a_run_that_another_process_trains_is_a_usage_error(
 ) -> None:
     work = tmp_path / "run-1.partial"
     work.mkdir()
-    with (work / "lock").open("w") as lock:
+    with (tmp_path / ".run-1.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(UsageError, match="another process is training run-1"):
             stage.run(TrainConfig(**QUICK), inputs(small_set, llama_dir), tmp_path / "run-1", resume=True)

@@ -24,7 +24,10 @@ def finite(value: Any) -> Any:
 
 
 class RunLog:
-    """Append-only JSON lines; every line is flushed, so a killed run keeps all that it said."""
+    """Append-only JSON lines; each is handed to the system at once, so a killed run keeps all that it said.
+
+    A disk that is full or fails does not end the run: it is said once, and the lines wait in memory.
+    """
 
     def __init__(self, path: Path, keep_until_step: int | None = None) -> None:
         """With `keep_until_step`, drop the lines after that step: a resumed run says them again."""
@@ -33,13 +36,25 @@ class RunLog:
             new = path.with_name(path.name + ".new")
             new.write_bytes(b"".join(line + b"\n" for line in kept))
             os.replace(new, path)  # killed in between, the old lines are still there
-        self._file = path.open("a", encoding="utf-8", newline="\n")
+        self.path, self._file = path, path.open("ab", buffering=0)
+        self._waiting, self._warned = b"", False
 
     def write(self, record: Mapping[str, Any]) -> None:
-        self._file.write(dump(finite(record)) + "\n")
-        self._file.flush()
+        """Append a line. What is not finite is null in it, and named under "not_finite"."""
+        bad = [key for key, value in record.items() if isinstance(value, float) and not math.isfinite(value)]
+        line = {**record, "not_finite": bad} if bad else record
+        self._waiting += (dump(finite(line)) + "\n").encode()
+        try:
+            while self._waiting:
+                self._waiting = self._waiting[self._file.write(self._waiting) :]
+        except OSError as error:
+            if not self._warned:
+                say(f"warning: {self.path.name} cannot be written ({error.strerror}); its lines wait in memory")
+            self._warned = True
 
     def close(self) -> None:
+        if self._waiting:
+            say(f"warning: the last {len(self._waiting.splitlines())} lines of {self.path} were not written")
         self._file.close()
 
 

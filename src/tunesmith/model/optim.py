@@ -65,9 +65,10 @@ class Optimizers:
     def parameters(self) -> list[nn.Parameter]:
         return [p for part in self.parts for group in part.param_groups for p in group["params"]]
 
-    def step(self, step: int) -> float:
-        """Update every parameter with the learning rate of `step`, clear the gradients, return the first rate."""
-        factor = self.factor(step)
+    def step(self, step: int, scale: float = 1.0) -> float:
+        """Update every parameter with the learning rate of `step`, times `scale` where the loop has lowered it; clear
+        the gradients. Returns the first rate."""
+        factor = scale * self.factor(step)
         for part, base in zip(self.parts, self._base, strict=True):
             for group, lr in zip(part.param_groups, base, strict=True):
                 group["lr"] = lr * factor

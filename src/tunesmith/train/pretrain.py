@@ -72,6 +72,7 @@ def run(config: PretrainConfig, documents: Sequence[str], out: Path, facts: dict
             "config": config.model_dump(mode="json"),
             "steps": state.step,
             "steps_asked": config.max_steps,
+            "steps_skipped": state.steps_skipped,
             "train_loss": state.train_loss,
             "val_loss": state.val_loss,
             "val_bpb": _bits_per_byte(state.val_loss, valid, tokenizer),
@@ -179,7 +180,7 @@ def _fit(
         Progress("pretraining", steps) as progress,
     ):
         _sample(model, tokenizer, 0, samples)
-        hooks = loop.Hooks(validate=lambda: loop.mean_loss(model, held, autocast), log=log, progress=progress)
+        hooks = loop.Hooks(validate=lambda: loop.mean_loss(model, held, autocast, stop), log=log, progress=progress)
         state = loop.fit(model, source, _optimizers(config, model, steps), settings, hooks=hooks, stop=stop)
         _sample(model.eval(), tokenizer, state.step, samples)
     if stop.requested and state.step < steps:

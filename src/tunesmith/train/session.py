@@ -63,6 +63,8 @@ def fit_model(
     optimizers, settings = _optimizers(config, model), _settings(config, dtype, bool(data.valid.kept))
     folder, own = work / "checkpoints", run_hash(receipt)
     found = checkpoint.latest(folder, own) if folder.is_dir() else None
+    if found is None:
+        checkpoint.check_room(folder, model)
     state = checkpoint.load(found, model, optimizers) if found else loop.State()
     micro, pad = config.micro_batch_tokens, renderer.tokenizer.pad_id
     valid = ExampleSource(data.valid.kept, config.batch_size, micro, pad).all() if data.valid.kept else []
@@ -73,8 +75,9 @@ def fit_model(
         Progress("training", settings.max_steps, state.step) as progress,
     ):
         hooks = loop.Hooks(
-            validate=(lambda: loop.mean_loss(model, valid, settings.autocast)) if valid else None,
+            validate=(lambda: loop.mean_loss(model, valid, settings.autocast, stop)) if valid else None,
             save=lambda now: checkpoint.save(folder, model, optimizers, now, own),
+            roll_back=lambda: checkpoint.roll_back(folder, model, optimizers, own),
             sample=lambda step: _sample(model, renderer, data.probes, step, samples),
             log=log,
             progress=progress,
@@ -132,6 +135,8 @@ def run_facts(state: loop.State, config: TrainConfig, rows: int) -> dict[str, An
     return {
         "method": config.method,
         "steps": state.step,
+        "steps_skipped": state.steps_skipped,
+        "rollbacks": state.rollbacks,
         "best_step": state.best_step or state.step,
         "epochs": round(state.step / epoch, 2),
         "train_loss": state.train_loss,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -9,14 +10,17 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from tunesmith.core.artifact import Artifact, disk_errors, seal
+from tunesmith.core.artifact import MANIFEST, Artifact, disk_errors, make_folder, seal
 from tunesmith.core.errors import DataError, TunesmithError, UsageError
 from tunesmith.core.jsonl import read_json, write_json
+from tunesmith.core.runlog import say
 
 SAME = ("config", "data_hash", "base_hash", "template_hash")  # of the receipt: equal, or the run is another one
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)  # what NFS without lockd and Lustre without flock say
 
 
 @contextmanager
@@ -26,6 +30,21 @@ def unfinished(out: Path, resume: bool) -> Iterator[Path]:
     Raises UsageError when `out` is taken, when another process holds it, or where `resume` does not fit.
     """
     work = out.with_name(out.name + ".partial")
+    with disk_errors(out), _held(out):
+        _check(out, work, resume)
+        work.mkdir(exist_ok=True)
+        _sweep(out.parent)
+        if resume:  # it may have been killed while it was sealed
+            _put_back(work, _aside(out))
+        try:
+            yield work
+        except TunesmithError:
+            if not (work / "receipt.json").is_file():  # a mistake before anything was trained: nothing to resume
+                shutil.rmtree(work)
+            raise
+
+
+def _check(out: Path, work: Path, resume: bool) -> None:
     if os.path.lexists(out):
         raise UsageError(f"the run {out.name} exists", fix="choose another --name, or leave it out")
     if resume and not work.is_dir():
@@ -33,21 +52,43 @@ def unfinished(out: Path, resume: bool) -> Iterator[Path]:
     if work.is_dir() and not resume:
         what = f"an unfinished run {out.name} exists"
         raise UsageError(what, fix=f"tunesmith train --resume --name {out.name}, or choose another --name")
-    with disk_errors(out):
-        work.mkdir(parents=True, exist_ok=True)
-        with (work / "lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise UsageError(f"another process is training {out.name}", fix="wait for it, or stop it") from error
-            if resume:  # it may have been killed while it was sealed
-                _put_back(work, _aside(out))
-            try:
-                yield work
-            except TunesmithError:
-                if not (work / "receipt.json").is_file():  # a mistake before anything was trained: nothing to resume
-                    shutil.rmtree(work)
-                raise
+
+
+@contextmanager
+def _held(out: Path) -> Iterator[None]:
+    """The lease on a run. It ends with its process, however that dies: none is ever stale.
+
+    It is a locked file beside the run, which is sealed while it is held. Its holder removes it, and whoever has waited
+    for a removed one sees that it is gone. Raises UsageError where another process holds it.
+    """
+    path = out.with_name(f".{out.name}.lock")
+    make_folder(out.parent)
+    with path.open("a+") as file:
+        _lock(file, out.name)
+        if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            raise UsageError(f"another process has just left {out.name}", fix="run the same command again")
+        try:
+            file.truncate(0)
+            print(
+                os.getpid(), f"since {datetime.now().astimezone().isoformat(timespec='seconds')}", file=file, flush=True
+            )
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _lock(file: IO[str], name: str) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.seek(0)
+        holder = file.read().strip()
+        what = f"another process is training {name}: {holder or 'its number is not known'}"
+        raise UsageError(what, fix="wait for it, or stop it with Ctrl-C or kill: its state is saved") from error
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        say(f"warning: this file system has no locks: nothing but you keeps a second process from training {name}")
 
 
 def run_hash(receipt: dict[str, Any]) -> str:
@@ -73,7 +114,6 @@ def check_same(work: Path, receipt: dict[str, Any]) -> None:
 def finish(work: Path, out: Path, receipt: dict[str, Any]) -> Artifact:
     """Seal the run without its checkpoints, which are gone only when that has worked."""
     write_json(work / "receipt.json", receipt)
-    (work / "lock").unlink()
     aside = _aside(out)
     shutil.rmtree(aside, ignore_errors=True)
     if (work / "checkpoints").is_dir():
@@ -94,3 +134,10 @@ def _aside(out: Path) -> Path:
 def _put_back(work: Path, aside: Path) -> None:
     if aside.is_dir() and not (work / "checkpoints").exists():
         os.rename(aside, work / "checkpoints")
+
+
+def _sweep(runs: Path) -> None:
+    """Remove the checkpoints of runs that were killed when they were sealed and all but done."""
+    for aside in runs.glob(".*.checkpoints"):
+        if (runs / aside.name[1:].removesuffix(".checkpoints") / MANIFEST).is_file():
+            shutil.rmtree(aside, ignore_errors=True)
