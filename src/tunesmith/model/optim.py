@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -29,14 +31,69 @@ def lr_factor(schedule: str, step: int, total: int, warmup: int) -> float:
     raise UsageError(f"unknown lr_schedule '{schedule}'", expected="cosine, linear, constant or wsd")
 
 
-def adamw(parameters: Iterable[nn.Parameter], lr: float, weight_decay: float) -> torch.optim.Optimizer:
+class MasterAdamW(torch.optim.Optimizer):
+    """AdamW whose parameters may be a lower-precision copy: it holds float32 masters, and rounds them after each step.
+
+    A bfloat16 weight does not move by less than 2**-9 of itself, which is most steps of fine-tuning. Moments, gradients
+    and arithmetic are float32 (Micikevicius et al. 2018, Mixed precision training).
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], lr: float) -> None:
+        super().__init__(groups, {"lr": lr, "betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.0})
+        held = [p for group in self.param_groups for p in group["params"]]
+        self.masters = {p: p.detach() if p.dtype == torch.float64 else p.detach().float() for p in held}
+        # what computes: the master itself, unless the parameter is of another format, or until `lower`
+        self.copies = {p: m if m.dtype == p.dtype else p.detach() for p, m in self.masters.items()}
+
+    def lower(self, dtype: torch.dtype) -> None:
+        """Compute with copies in `dtype` from now on; gradients still add up in the masters' format."""
+        for p, master in self.masters.items():
+            self.copies[p] = master.to(dtype)
+            p.data = self.copies[p]
+            p.grad_dtype = master.dtype
+
+    @contextmanager
+    def full_precision(self) -> Iterator[None]:
+        """The parameters are their masters inside, to be saved, exported or loaded; copies are made anew after."""
+        for p, master in self.masters.items():
+            p.data = master
+        try:
+            yield
+        finally:
+            for p, copy in self.copies.items():
+                if copy is not self.masters[p]:
+                    copy.copy_(self.masters[p])
+                p.data = copy
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One parameter at a time: on a CPU it is still in the cache when it is rounded."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                master, state = self.masters[p], self.state[p]
+                if not state:
+                    state["step"] = torch.zeros((), dtype=torch.float32, device=master.device)
+                    state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(master), torch.zeros_like(master)
+                state["step"] += 1
+                torch._fused_adamw_(
+                    *([master], [p.grad.to(master.dtype)], [state["exp_avg"]], [state["exp_avg_sq"]], [], [state["step"]]),
+                    **{name: group[name] for name in ("lr", "eps", "weight_decay")},
+                    **{"beta1": group["betas"][0], "beta2": group["betas"][1], "amsgrad": False, "maximize": False},
+                )
+                if self.copies[p] is not master:
+                    self.copies[p].copy_(master)
+
+
+def adamw(parameters: Iterable[nn.Parameter], lr: float, weight_decay: float) -> MasterAdamW:
     """AdamW in two groups: matrices decay, vectors (norms, biases) do not."""
     trained = [p for p in parameters if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, betas=(0.9, 0.95), eps=1e-8, fused=True)
+    return MasterAdamW([g for g in groups if g["params"]], lr)
 
 
 def muon_adamw(
@@ -96,3 +153,20 @@ class Optimizers:
                 if int(at) == n:
                     state.setdefault(int(index), {})[name] = value
             part.load_state_dict({"state": state, "param_groups": part.state_dict()["param_groups"]})
+
+    def lower(self, dtype: torch.dtype) -> None:
+        """Compute in `dtype`, with float32 masters; for AdamW alone, which the other parts lack."""
+        for part in self._mixed:
+            part.lower(dtype)
+
+    @contextmanager
+    def full_precision(self) -> Iterator[None]:
+        """The trained parameters in the precision that is optimised, for saving and loading."""
+        with ExitStack() as stack:
+            for part in self._mixed:
+                stack.enter_context(part.full_precision())
+            yield
+
+    @property
+    def _mixed(self) -> list[MasterAdamW]:
+        return [part for part in self.parts if isinstance(part, MasterAdamW)]

@@ -1,0 +1,183 @@
+"""How a training computes: packed or padded, compiled or not, in copies of which format. Speed, never the result.
+
+Each choice is made from what the model, the machine and the length of the run are, and says its reason.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from tunesmith.core.errors import UsageError
+from tunesmith.model import attention, head
+from tunesmith.model.device import autocast
+
+Choice = Literal["auto", "on", "off"]
+COMPILE_SECONDS = 60.0  # a block, its attention and the loss from an empty cache on two cores; 15 from a full one
+COMPILE_GAIN = 0.35  # of the time of a step; bench/train.py measures both
+_EAGER_SHARE = 0.3  # of the matrix-product peak that an uncompiled step reaches on a CPU
+
+
+@dataclass(frozen=True)
+class Computing:
+    """A model's ways to compute, and why. `packed` is the attention of packed rows, or None for padded ones.
+
+    `copies` is the format of the weights that compute, or None where they compute as they are (under `autocast`).
+    """
+
+    model: PreTrainedModel  # the base where there is an adapter on it
+    device: torch.device
+    dtype: torch.dtype
+    packed: attention.Kind | None
+    compiled: bool
+    copies: torch.dtype | None
+    plain_head: bool
+    reasons: dict[str, str]
+
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        """Forward and backward passes of the loop."""
+        with self._attending(self.packed), self._format():
+            yield
+
+    @contextmanager
+    def measuring(self) -> Iterator[None]:
+        """The same batches without gradients; not compiled, because a second graph would cost more than it saves."""
+        kind: attention.Kind | None = "documents" if self.packed == "bucketed" else self.packed
+        with torch.compiler.set_stance("force_eager"), self._attending(kind), self._format():
+            yield
+
+    @contextmanager
+    def speaking(self) -> Iterator[None]:
+        """Generation, with a cache, as anybody else would call the model."""
+        with torch.compiler.set_stance("force_eager"):
+            yield
+
+    def nll(self, ids: Tensor, lengths: list[int], at: Tensor, targets: Tensor) -> Tensor:
+        """Summed negative log-likelihood of `targets` (N,) at positions `at` (N,) of a packed row `ids` (1, T)."""
+        given = {
+            "input_ids": ids,
+            "position_ids": attention.positions(lengths, ids.device),
+            "documents": attention.documents(lengths, ids.device),
+            "use_cache": False,
+        }
+        if self.plain_head:
+            hidden = head.decoder_of(self.model)(**given).last_hidden_state[0].index_select(0, at)
+            weight = self.model.get_output_embeddings().weight
+            return head.summed_nll(hidden, weight, targets, compiled=self.compiled)
+        logits = self.model(**given).logits[0].index_select(0, at)
+        return nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
+
+    @contextmanager
+    def _attending(self, kind: attention.Kind | None) -> Iterator[None]:
+        with ExitStack() as stack:
+            if kind:
+                stack.enter_context(attention.using(self.model, kind))
+            yield
+
+    @contextmanager
+    def _format(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            if self.copies is None:
+                stack.enter_context(autocast(self.dtype, self.device))
+            yield
+
+
+def base_of(model: nn.Module) -> PreTrainedModel:
+    """The transformers model itself, below an adapter."""
+    found = model.get_base_model() if isinstance(model, PeftModel) else model
+    assert isinstance(found, PreTrainedModel)
+    return found
+
+
+def blocks_of(model: nn.Module) -> list[nn.Module]:
+    """The repeated layers, which are compiled one for all."""
+    return [part for part in model.modules() if isinstance(part, GradientCheckpointingLayer)]
+
+
+def compile_blocks(model: nn.Module) -> None:
+    """Compile each repeated layer; they share one graph. Nothing is compiled before the first call."""
+    for block in blocks_of(model):
+        block.compile(dynamic=True, fullgraph=True)
+
+
+def pick_compile(asked: Choice, model: nn.Module, device: torch.device, eager_seconds: float) -> tuple[bool, str]:
+    """Whether to compile, and why. `eager_seconds`: how long the run would train without.
+
+    Raises UsageError where it is asked for and cannot be done.
+    """
+    missing = _missing(device) or ("" if blocks_of(model) else "transformers marks no repeated layer in this model")
+    if asked == "on" and missing:
+        raise UsageError(f"--compile on: {missing}", fix="--compile off, or install it")
+    if asked != "auto" or missing:
+        return asked == "on", missing or f"{asked}, as asked"
+    saved = COMPILE_GAIN * eager_seconds
+    if saved < COMPILE_SECONDS:
+        return False, f"about {saved:,.0f} s would be saved, and compiling costs up to {COMPILE_SECONDS:.0f} s"
+    return True, f"about {saved:,.0f} s are saved for up to {COMPILE_SECONDS:.0f} s of compiling"
+
+
+def _missing(device: torch.device) -> str:
+    """What torch.compile lacks here, or ''."""
+    if device.type == "cuda":
+        import importlib.util
+
+        return "" if importlib.util.find_spec("triton") else "triton is not installed"
+    return "" if any(map(shutil.which, ("g++", "clang++", "c++"))) else "there is no C++ compiler (g++)"
+
+
+def eager_seconds(flops: float, peak: float) -> float:
+    """A guess at the seconds of so many useful operations without compiling, given the matrix-product peak (FLOP/s)."""
+    return flops / (_EAGER_SHARE * peak)
+
+
+@torch.no_grad()
+def pick_packing(model: PreTrainedModel, device: torch.device) -> tuple[attention.Kind | None, bool, str]:
+    """The attention of packed rows, whether the head is one plain product, and why. Told by trying it.
+
+    Two short documents are computed alone and in one packed row. A model that mixes neighbours (convolution, recurrent
+    state), or that hides its attention from transformers' interface, gives other numbers, and is padded.
+    """
+    kind: attention.Kind = "varlen" if device.type == "cuda" and _has_varlen() else "documents"
+    vocabulary = model.get_input_embeddings().num_embeddings
+    ids = torch.arange(3, 22, device=device).remainder(vocabulary).unsqueeze(0)
+    lengths = [8, 11]
+    training = model.training
+    model.eval()
+    try:
+        alone = torch.cat([model(part, use_cache=False).logits for part in ids.split(lengths, 1)], 1)
+        with attention.using(model, kind):
+            given = {"position_ids": attention.positions(lengths, device), "use_cache": False}
+            where = attention.documents(lengths, device)
+            hidden = head.decoder_of(model)(ids, documents=where, **given).last_hidden_state
+            logits = model(ids, documents=where, **given).logits
+    except (TypeError, ValueError, KeyError, AttributeError, NotImplementedError) as error:
+        return None, False, f"padded: this model takes no packed rows ({str(error).splitlines()[0][:80]})"
+    finally:
+        model.train(training)
+    tolerance = 1e-3 if alone.dtype == torch.float32 else 0.1  # of the logits' spread; a leak is of its order
+    if not float((logits - alone).abs().max()) <= tolerance * float(alone.std()):
+        return None, False, "padded: in a packed row this model's documents change each other"
+    return kind, head.is_plain(model, hidden, logits), "packed: no padding, and no document sees another (tried on two)"
+
+
+def _has_varlen() -> bool:
+    import importlib.util
+
+    return importlib.util.find_spec("torch.nn.attention.varlen") is not None
+
+
+def lower_frozen(model: nn.Module, dtype: torch.dtype) -> None:
+    """What is not trained, in the format that computes; read it from disk again for its stored numbers."""
+    for p in model.parameters():
+        if not p.requires_grad and p.is_floating_point():
+            p.data = p.data.to(dtype)
