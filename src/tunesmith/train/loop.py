@@ -167,9 +167,9 @@ def backward(
     for micro in micros:
         if stop:
             stop.check()
-        with settings.autocast():
+        with settings.computing():  # the backward pass too: recomputed activations are to be the same
             nll = objective(model, micro)
-        (nll / total).backward()
+            (nll / total).backward()
         sums.append(nll.detach().double())
     trained = [p for p in model.parameters() if p.grad is not None]
     norm = torch.nn.utils.clip_grad_norm_(trained, settings.grad_clip or math.inf)
@@ -180,8 +180,9 @@ def backward(
 def mean_loss(
     model: nn.Module,
     micros: list[MicroBatch],
-    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    computing: Callable[[], AbstractContextManager[Any]] = nullcontext,
     stop: Stop | None = None,
+    objective: Objective = next_token,
 ) -> float:
     """The mean negative log-likelihood (nats a trained token) over micro-batches, without dropout.
 
@@ -191,27 +192,27 @@ def mean_loss(
     model.eval()
     total = 0.0
     try:
-        with autocast():
+        with computing():
             for micro in micros:
                 if stop:
                     stop.check()
-                total += _nll(model, micro)
+                total += _nll(model, micro, objective)
     finally:
         model.train(training)
     return total / max(1, sum(m.trained_tokens for m in micros))
 
 
-def _nll(model: nn.Module, micro: MicroBatch) -> float:
+def _nll(model: nn.Module, micro: MicroBatch, objective: Objective) -> float:
     """Of one micro-batch, in halves where memory runs out."""
     try:
         with out_of_memory.caught():
-            return float(next_token(model, micro))
+            return float(objective(model, micro))
     except OutOfMemory:
         parts = halve(micro)
     out_of_memory.free()
     if len(parts) == 1:
-        raise out_of_memory.refuse(lambda one: next_token(model, one), [micro])
-    return sum(_nll(model, part) for part in parts)
+        raise out_of_memory.refuse(lambda one: objective(model, one), [micro])
+    return sum(_nll(model, part, objective) for part in parts)
 
 
 def _update(ours: _Fit, state: State, loss: float, norm: float) -> float:

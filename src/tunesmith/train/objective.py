@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tunesmith.model.compute import Computing
 from tunesmith.train.plan_batches import IGNORE, MicroBatch
 
 Objective = Callable[[nn.Module, MicroBatch], Tensor]
@@ -27,3 +28,17 @@ def next_token(model: nn.Module, micro: MicroBatch) -> Tensor:
         logits, targets = logits[chosen], targets[chosen]
     logits = logits if logits.dtype == torch.float64 else logits.float()
     return F.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="sum")
+
+
+def computed(computing: Computing) -> Objective:
+    """`next_token` for micro-batches that may be packed: logits are made for trained tokens only."""
+
+    def objective(model: nn.Module, micro: MicroBatch) -> Tensor:
+        if not micro.packed:
+            return next_token(model, micro)
+        ids = torch.from_numpy(micro.input_ids).to(computing.device)
+        labels = torch.from_numpy(micro.labels[0, 1:])
+        at = (labels != IGNORE).nonzero().squeeze(1)
+        return computing.nll(ids, micro.lengths.tolist(), at.to(computing.device), labels[at].to(computing.device))
+
+    return objective

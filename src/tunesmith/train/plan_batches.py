@@ -1,7 +1,7 @@
 """Which examples go into which step: a pure function of (seed, step), so resuming needs no replay.
 
-A step's batch is cut into micro-batches by tokens, longest rows first, so that little is padded. The cut changes speed
-and memory, never the gradient: the loss is normalised by the trained tokens of the whole step.
+A step's batch is cut into micro-batches by tokens: packed, one flat row of documents each, or padded, longest rows
+first. The cut changes speed and memory, never the gradient: the loss is normalised by the trained tokens of the step.
 """
 
 from __future__ import annotations
@@ -21,11 +21,15 @@ Ids = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Token ids and labels, both (B, T), right-padded. Real tokens are told by `lengths`, never by the pad id."""
+    """Token ids and labels, both (B, T), right-padded. Real tokens are told by `lengths`, never by the pad id.
+
+    A packed one is a single row (1, T) of documents that do not see one another; `lengths` are theirs, their sum is T.
+    """
 
     input_ids: Ids
     labels: Ids
     lengths: Ids
+    packed: bool = False
 
     @property
     def attention_mask(self) -> Ids:
@@ -62,15 +66,43 @@ def collate(examples: Sequence[Example], pad_id: int) -> MicroBatch:
     return MicroBatch(ids, labels, lengths)
 
 
-def cut(examples: Sequence[Example], micro_tokens: int, pad_id: int) -> list[MicroBatch]:
-    """Micro-batches of at most `micro_tokens` padded tokens (a longer row stands alone), longest rows first."""
+def pack(examples: Sequence[Example]) -> MicroBatch:
+    """One flat row. The first token of a document has no label: what is before it belongs to another one."""
+    lengths = np.array([len(e.ids) for e in examples], dtype=np.int64)
+    ids = np.concatenate([np.asarray(e.ids, dtype=np.int64) for e in examples])
+    trained = np.concatenate([[False, *e.mask[1:]] for e in examples])
+    return MicroBatch(ids[None], np.where(trained, ids, IGNORE)[None], lengths, packed=True)
+
+
+def cut(examples: Sequence[Example], micro_tokens: int, pad_id: int | None) -> list[MicroBatch]:
+    """Micro-batches of at most `micro_tokens` tokens with padding (a longer row stands alone), longest rows first.
+
+    Packed where `pad_id` is None: each row goes to the first micro-batch that has room for it.
+    """
+    longest_first = sorted(examples, key=lambda e: len(e.ids), reverse=True)
+    if pad_id is None:
+        return [pack(group) for group in _first_fit(longest_first, micro_tokens)]
     groups: list[list[Example]] = []
-    for example in sorted(examples, key=lambda e: len(e.ids), reverse=True):
+    for example in longest_first:
         if groups and (len(groups[-1]) + 1) * len(groups[-1][0].ids) <= micro_tokens:
             groups[-1].append(example)
         else:
             groups.append([example])
     return [collate(group, pad_id) for group in groups]
+
+
+def _first_fit(examples: Sequence[Example], room: int) -> list[list[Example]]:
+    groups: list[list[Example]] = []
+    left: list[int] = []
+    for example in examples:
+        size = len(example.ids)
+        at = next((i for i, free in enumerate(left) if size <= free), len(groups))
+        if at == len(groups):
+            groups.append([])
+            left.append(room)
+        groups[at].append(example)
+        left[at] -= size
+    return groups
 
 
 def permutation(n: int, seed: int, epoch: int) -> Ids:
@@ -80,12 +112,15 @@ def permutation(n: int, seed: int, epoch: int) -> Ids:
 
 @dataclass(frozen=True)
 class ExampleSource:
-    """Examples in a fresh order each epoch; an epoch's last batch is smaller, so every row is seen once."""
+    """Examples in a fresh order each epoch; an epoch's last batch is smaller, so every row is seen once.
+
+    Packed where `pad_id` is None.
+    """
 
     examples: Sequence[Example]
     batch_size: int
     micro_tokens: int
-    pad_id: int
+    pad_id: int | None
     seed: int = 0
 
     @property
@@ -143,15 +178,23 @@ def halve(micro: MicroBatch) -> list[MicroBatch]:
     """Its rows in two parts, each padded no further than it must be; one row stays as it is."""
     rows = len(micro.lengths)
     parts = [slice(0, rows // 2), slice(rows // 2, rows)] if rows > 1 else [slice(0, rows)]
-    widths = [int(micro.lengths[part].max()) for part in parts]
-    return [
-        MicroBatch(micro.input_ids[part, :width], micro.labels[part, :width], micro.lengths[part])
-        for part, width in zip(parts, widths, strict=True)
-    ]
+    return [_packed_rows(micro, part) if micro.packed else _padded_rows(micro, part) for part in parts]
+
+
+def _packed_rows(micro: MicroBatch, part: slice) -> MicroBatch:
+    bounds = [0, *np.cumsum(micro.lengths).tolist()]
+    tokens = slice(bounds[part.start], bounds[part.stop])
+    return MicroBatch(micro.input_ids[:, tokens], micro.labels[:, tokens], micro.lengths[part], packed=True)
+
+
+def _padded_rows(micro: MicroBatch, part: slice) -> MicroBatch:
+    width = int(micro.lengths[part].max())
+    return MicroBatch(micro.input_ids[part, :width], micro.labels[part, :width], micro.lengths[part])
 
 
 def shorten(micro: MicroBatch, tokens: int) -> MicroBatch:
     """The last `tokens` of a micro-batch of one row: to measure what would fit in memory, never to train on."""
     end = int(micro.lengths[0])
     part = slice(max(0, end - tokens), end)
-    return MicroBatch(micro.input_ids[:, part], micro.labels[:, part], np.array([part.stop - part.start]))
+    length = np.array([part.stop - part.start])
+    return MicroBatch(micro.input_ids[:, part], micro.labels[:, part], length, micro.packed)
