@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from tunesmith import cli
+from tunesmith import cli, speaking
 from tunesmith.core.jsonl import read_json, read_jsonl
 
 PREPARE = {"set_id", "path", "rows_in", "kept", "rejected", "unwrapped", "duplicates", "near_duplicates", "leaked"}
@@ -280,7 +280,7 @@ def test_an_error_is_an_object_for_programs_too(project: Path) -> None:
 
 
 def test_numbers_that_are_none_are_null_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
-    cli._end(True, {"loss": float("nan"), "cells": [{"p": float("inf")}], "word": "\udce4"}, "")
+    speaking.end(True, {"loss": float("nan"), "cells": [{"p": float("inf")}], "word": "\udce4"}, "")
     assert json.loads(capsys.readouterr().out) == {"loss": None, "cells": [{"p": None}], "word": "\udce4"}
 
 
