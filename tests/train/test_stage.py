@@ -191,6 +191,29 @@ def test_an_adapter_stops_at_the_templates_own_stop_token_when_it_is_loaded_afre
     assert (found.text, found.finish) == ("Yes.", "stop")
 
 
+def test_a_model_tuned_with_a_template_of_empty_thoughts_answers_without_them(
+    make_set: Callable[..., Artifact], qwen_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_proof(monkeypatch)
+    base = tmp_path / "base"
+    shutil.copytree(qwen_dir, base)
+    (base / "chat_template.jinja").write_text(
+        "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}"
+        "{% if loop.last and m.role == 'assistant' %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
+        "{{ m.content + '<|im_end|>\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    )
+    rows = [pair(f"{n}?", "Yes.") for n in range(8)]
+    config = TrainConfig(**QUICK | {"max_steps": 40, "learning_rate": 0.02})
+    run = stage.run(config, inputs(make_set(rows, rows[:2]), base), tmp_path / "run-1")
+    renderer = Renderer(Tokenizer.load(run.path / "model"))
+    model = load_trained(run.path / "model", torch.float32)
+    engine = LocalEngine(model, renderer.tokenizer, stop_ids=renderer.stop_ids)
+    (found,) = engine.generate([renderer.prompt([Message("user", "1?")])], Sampling(40))
+    assert renderer.tokenizer.decode(found.ids) == "<think>\n\n</think>\n\nYes."
+    assert (found.text, found.finish) == ("Yes.", "stop")
+
+
 def test_an_adapter_names_its_base_by_a_path_that_holds_from_anywhere(
     small_set: Artifact, llama_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -310,7 +333,7 @@ def test_resuming_with_other_settings_is_a_data_error_that_names_them_and_change
     with pytest.raises(DataError, match=rf"other settings: {name} was .* and is {value}"):
         stage.run(TrainConfig(**QUICK | change), inputs(small_set, llama_dir), tmp_path / "run-1", resume=True)
     assert (tmp_path / "run-1.partial" / "receipt.json").read_bytes() == before
-    with pytest.raises(DataError, match="other settings: .*the template is another one"):
+    with pytest.raises(DataError, match=r"other settings: .*the template is another one"):
         stage.run(
             TrainConfig(**QUICK), inputs(small_set, llama_dir, template="alpaca"), tmp_path / "run-1", resume=True
         )
