@@ -151,6 +151,45 @@ def test_rows_that_do_not_fit_are_skipped_listed_and_counted_and_never_cut(
     assert run.facts["tokens_an_epoch"] == sum(len(tokenizer.render(row)[0].ids) for row in rows)
 
 
+def test_the_limit_is_decided_from_all_rows_and_said_with_what_became_of_the_longer_ones(
+    make_set: Callable[..., Artifact],
+    llama_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    without_proof(monkeypatch)
+    trimmed, whole = pair("Sum up.\n\n" + "the dog and the fox " * 20, "So."), pair("Why?", "So.")
+    set_ = make_set([trimmed, whole, pair("And?", "Yes. " * 100)], [whole])
+    config = TrainConfig(**QUICK, over_length="trim-context")
+    run = stage.run(config, inputs(set_, llama_dir), tmp_path / "run-1")
+    longest = max(len(e.ids) for row in (trimmed, whole) for e in Renderer(Tokenizer.load(llama_dir)).render(row))
+    assert run.facts["longest_row"] > longest > 128 == run.facts["context"] == run.facts["config"]["max_length"]
+    rows = {"in": 4, "train": 2, "valid": 1, "skipped": {"too_long": 1}, "fitted": {"trimmed": 1}}
+    assert run.facts["rows"] == rows
+    assert [one["id"] for one in lines(run.path / "fitted.jsonl")] == [trimmed.id]
+    said = capsys.readouterr().err
+    assert "max_length 128: all that the base takes (the longest of 4 rows has " in said
+    assert "2 rows are longer: 1 trimmed, 1 left out (over_length = trim-context)" in said
+
+
+def test_validation_rows_count_for_the_limit(
+    make_set: Callable[..., Artifact], llama_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_proof(monkeypatch)
+    set_ = make_set([pair("Why?", "So."), pair("Is it?", "No.")], [pair("And?", "Yes. " * 20)])
+    run = stage.run(TrainConfig(**QUICK), inputs(set_, llama_dir), tmp_path / "run-1")
+    assert (run.facts["config"]["max_length"], run.facts["rows"]["valid"]) == (128, 1)
+
+
+def test_a_max_length_beyond_the_context_is_a_usage_error_and_leaves_nothing(
+    small_set: Artifact, llama_dir: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="max_length = 129 exceeds the base's context of 128 tokens"):
+        stage.run(TrainConfig(**QUICK, max_length=129), inputs(small_set, llama_dir), tmp_path / "run-1")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_set_of_raw_text_is_trained_and_proved_too(
     make_set: Callable[..., Artifact], llama_dir: Path, tmp_path: Path
 ) -> None:

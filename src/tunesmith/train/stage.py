@@ -140,8 +140,8 @@ def _say_rows(data: Data, limit: Limit, policy: str) -> None:
     say(f"  {limit}")
     longer = _reasons([*fitted, *(one for one in skipped if one["reason"] == "too_long")])
     if longer:
-        ways = ", ".join(f"{count} {way}" for way, count in longer.items())
-        say(f"  {sum(longer.values())} rows are longer; over_length = {policy}: {ways}")
+        ways = ", ".join(f"{count} {'left out' if way == 'too_long' else way}" for way, count in longer.items())
+        say(f"  {sum(longer.values())} rows are longer: {ways} (over_length = {policy})")
     for one in skipped[:5]:
         say(f"  skipped {one['source']}:{one['line']}: {one['reason']} ({one['detail']})")
     if len(skipped) > 5:
