@@ -20,7 +20,7 @@ from tunesmith.collect.stdlib import harvest
 from tunesmith.core.records import Message, Meta, Row, pair
 from tunesmith.prepare.corpus import Corpus
 from tunesmith.prepare.realness import LIMITS, Pattern, patterns
-from tunesmith.prepare.residue import unwrap
+from tunesmith.text.residue import unwrap
 
 DATA = Path(__file__).resolve().parents[2] / "shared/data"
 THINGS = "invoice order parcel password account refund subscription voucher delivery address card profile"

@@ -1,4 +1,5 @@
-"""What every test shares: no network, one CPU thread, and tiny models of four families with random weights."""
+"""What every test shares: no network, one CPU thread, tiny models of four families with random weights, the command
+line in this process, and an endpoint that misbehaves."""
 
 import os
 
@@ -7,8 +8,13 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the same numbers on every machine
 
+import importlib.util
+import io
+import json
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -154,3 +160,68 @@ def pair_rows() -> list[Row]:
             answer = f"The {thing} is {colour}." + " It stays so." * (number % 3)
             rows.append(pair(f"Which colour is {colour} {thing} {number}?", answer))
     return rows
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command left: exit code, stdout, stderr."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """The one object on stdout, where nothing else may be."""
+        (line,) = self.out.splitlines()
+        return dict(json.loads(line))
+
+
+@pytest.fixture(scope="session")
+def said() -> type[Said]:
+    return Said
+
+
+@pytest.fixture(scope="session")
+def tunesmith() -> Callable[..., Said]:
+    """`tunesmith(*words, cwd=folder, typed="")`: the command in this process, with what a person types at it.
+
+    Anything but an exit, a traceback that is, fails the test.
+    """
+
+    def run(*words: object, cwd: Path, typed: str = "") -> Said:
+        from tunesmith import cli
+
+        out, err, code = io.StringIO(), io.StringIO(), 0
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+            patch.setattr(sys, "argv", ["tunesmith", *map(str, words)])
+            patch.setattr(sys, "stdin", io.StringIO(typed))
+            patch.chdir(cwd)
+            try:
+                cli.main()
+            except SystemExit as end:
+                code = int(end.code or 0)
+        return Said(code, out.getvalue(), err.getvalue())
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache of their own for the tests of a module."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv("TUNESMITH_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def serving() -> Callable[..., Any]:
+    """`with serving(brain, script, seconds) as endpoint`: a real server on this machine, which misbehaves by script."""
+    spec = importlib.util.spec_from_file_location("tests_endpoint", Path(__file__).with_name("endpoint.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found: Callable[..., Any] = module.serving
+    return found

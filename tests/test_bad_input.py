@@ -3,61 +3,26 @@ exit code, never a traceback."""
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import resource
 import shutil
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tunesmith import cli
 from tunesmith.core.jsonl import read_json, read_jsonl
 
 CONTEXT = 128  # tokens of the tiny models
 
-
-@dataclass(frozen=True)
-class Said:
-    """What a command left: exit code, stdout, stderr."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> dict[str, Any]:
-        return dict(json.loads(self.out.splitlines()[-1]))
+Tunesmith = Callable[..., Any]  # the command, as the fixture runs it
+pytestmark = pytest.mark.usefixtures("cache")
 
 
-def tunesmith(*words: object, cwd: Path) -> Said:
-    """The command, in this process. Anything but an exit, a traceback that is, fails the test."""
-    out, err, code = io.StringIO(), io.StringIO(), 0
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setattr(sys, "argv", ["tunesmith", *map(str, words)])
-        patch.chdir(cwd)
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-    return Said(code, out.getvalue(), err.getvalue())
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("cache")
-        patch.setenv("TUNESMITH_CACHE", str(folder))
-        yield folder
-
-
-def check(said: Said, code: int, *told: str) -> None:
+def check(said: Any, code: int, *told: str) -> None:
     """The exit code, each part of the message, and the same in the object for programs."""
     assert said.code == code, said.err
     for part in told:
@@ -94,7 +59,7 @@ CSV = "question,answer\n" + "".join(f'"{row["question"]}","{row["answer"]}"\n' f
     ],
 )
 def test_a_file_that_cannot_be_used_is_bad_data_and_leaves_no_project(
-    tmp_path: Path, name: str, data: bytes, told: list[str]
+    tunesmith: Tunesmith, tmp_path: Path, name: str, data: bytes, told: list[str]
 ) -> None:
     (tmp_path / name).write_bytes(data)
     said = tunesmith("new", "faq", "--data", name, "--json", cwd=tmp_path)
@@ -102,7 +67,9 @@ def test_a_file_that_cannot_be_used_is_bad_data_and_leaves_no_project(
     assert not (tmp_path / "faq").exists()
 
 
-def test_columns_that_do_not_say_what_they_are_get_ranked_guesses_whose_flags_work(tmp_path: Path) -> None:
+def test_columns_that_do_not_say_what_they_are_get_ranked_guesses_whose_flags_work(
+    tunesmith: Tunesmith, tmp_path: Path
+) -> None:
     more = " Is that of any help to you today"
     rows = [{"kunde": row["question"], "bot": row["answer"] + more, "nr": 7} for row in ROWS]
     (tmp_path / "chat.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -116,7 +83,9 @@ def test_columns_that_do_not_say_what_they_are_get_ranked_guesses_whose_flags_wo
     assert [m["content"] for m in next(read_jsonl(examples))["messages"]] == [rows[0]["kunde"], rows[0]["bot"]]
 
 
-def test_a_row_cut_in_the_middle_is_rejected_with_its_column_and_the_rest_is_kept(tmp_path: Path) -> None:
+def test_a_row_cut_in_the_middle_is_rejected_with_its_column_and_the_rest_is_kept(
+    tunesmith: Tunesmith, tmp_path: Path
+) -> None:
     (tmp_path / "cut.jsonl").write_text(f"{LINES[0]}\n{LINES[1][:30]}\n{LINES[2]}\n")
     said = tunesmith("new", "faq", "--data", "cut.jsonl", cwd=tmp_path)
     assert said.code == 0
@@ -142,7 +111,9 @@ def test_a_row_cut_in_the_middle_is_rejected_with_its_column_and_the_rest_is_kep
         ("lines.tsv", CSV.replace('","', '"\t"').replace("n,a", "n\ta").encode()),
     ],
 )
-def test_marks_line_ends_and_wide_characters_are_read_as_what_they_are(tmp_path: Path, name: str, data: bytes) -> None:
+def test_marks_line_ends_and_wide_characters_are_read_as_what_they_are(
+    tunesmith: Tunesmith, tmp_path: Path, name: str, data: bytes
+) -> None:
     (tmp_path / name).write_bytes(data)
     said = tunesmith("new", "faq", "--data", name, "--json", cwd=tmp_path)
     assert said.code == 0, said.err
@@ -171,27 +142,29 @@ def test_marks_line_ends_and_wide_characters_are_read_as_what_they_are(tmp_path:
         ("pretrain --embedded --name a --project b", ["--name with --embedded"]),
     ],
 )
-def test_a_wrong_command_outside_a_project_is_usage(tmp_path: Path, words: str, told: list[str]) -> None:
+def test_a_wrong_command_outside_a_project_is_usage(
+    tunesmith: Tunesmith, tmp_path: Path, words: str, told: list[str]
+) -> None:
     (tmp_path / "faq.jsonl").write_text(JSONL)
     check(tunesmith(*words.split(), "--json", cwd=tmp_path), 2, *told)
     assert not (tmp_path / "faq").exists()
 
 
-def test_a_column_that_is_not_there_is_bad_data_with_the_nearest_one(tmp_path: Path) -> None:
+def test_a_column_that_is_not_there_is_bad_data_with_the_nearest_one(tunesmith: Tunesmith, tmp_path: Path) -> None:
     (tmp_path / "faq.jsonl").write_text(JSONL)
     words = "new faq --data faq.jsonl --map prompt=qestion --map completion=answer"
     check(tunesmith(*words.split(), cwd=tmp_path), 3, "no column 'qestion'", "did you mean 'question'?")
 
 
 @pytest.mark.parametrize("words", ["frob", "train --nix", "train --method qlora", "train --max-steps many", "collect"])
-def test_what_the_parser_refuses_is_usage(tmp_path: Path, words: str) -> None:
+def test_what_the_parser_refuses_is_usage(tunesmith: Tunesmith, tmp_path: Path, words: str) -> None:
     said = tunesmith(*words.split(), cwd=tmp_path)
     assert (said.code, said.out) == (2, "")
     assert "Error" in said.err
 
 
 @pytest.fixture(scope="module")
-def ready(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def ready(tunesmith: Tunesmith, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project that is prepared: 20 rows of ordinary length."""
     here = tmp_path_factory.mktemp("ready")
     things = ("lantern", "compass", "blanket", "violin", "ladder", "kettle", "hammer", "mirror", "basket", "candle")
@@ -232,7 +205,7 @@ def project(ready: Path, tmp_path: Path) -> Path:
         ("new .", ["is a project already", "tunesmith collect FILE"]),
     ],
 )
-def test_a_wrong_command_in_a_project_is_usage(ready: Path, words: str, told: list[str]) -> None:
+def test_a_wrong_command_in_a_project_is_usage(tunesmith: Tunesmith, ready: Path, words: str, told: list[str]) -> None:
     if words.startswith("pretrain"):  # it needs text
         ready = ready.parent / "text"
         if not ready.is_dir():
@@ -246,7 +219,7 @@ def test_a_wrong_command_in_a_project_is_usage(ready: Path, words: str, told: li
     assert "tunesmith.toml" not in said.err, "a wrong flag is not the file's fault"
 
 
-def test_an_unknown_run_is_told_with_the_nearest_one(project: Path) -> None:
+def test_an_unknown_run_is_told_with_the_nearest_one(tunesmith: Tunesmith, project: Path) -> None:
     run = project / "runs" / "first"
     run.mkdir(parents=True)
     facts = {"format": 1, "kind": "run", "created": "2026-01-01", "facts": {}, "files": {}}
@@ -256,13 +229,13 @@ def test_an_unknown_run_is_told_with_the_nearest_one(project: Path) -> None:
     check(tunesmith("train", "--name", "first", cwd=project), 2, "the run first exists", "choose another --name")
 
 
-def test_verbs_out_of_order_name_the_verb_that_is_missing(tmp_path: Path) -> None:
+def test_verbs_out_of_order_name_the_verb_that_is_missing(tunesmith: Tunesmith, tmp_path: Path) -> None:
     assert tunesmith("new", "faq", cwd=tmp_path).code == 0
     check(tunesmith("prepare", cwd=tmp_path / "faq"), 2, "nothing was collected yet", "next: tunesmith collect FILE")
     check(tunesmith("train", cwd=tmp_path / "faq"), 2, "has no set yet", "next: tunesmith prepare")
 
 
-def test_an_artifact_that_was_changed_by_hand_is_bad_data(project: Path) -> None:
+def test_an_artifact_that_was_changed_by_hand_is_bad_data(tunesmith: Tunesmith, project: Path) -> None:
     (file,) = project.glob("data/sets/*/train.jsonl")
     file.write_text(file.read_text() + "\n")
     check(tunesmith("train", "--json", cwd=project), 3, "train.jsonl has changed since it was written")
@@ -292,20 +265,22 @@ def _bert(folder: Path) -> None:
     ],
 )
 def test_a_base_that_is_none_is_a_bad_model(
-    project: Path, base: str, make: Callable[[Path], object], told: list[str]
+    tunesmith: Tunesmith, project: Path, base: str, make: Callable[[Path], object], told: list[str]
 ) -> None:
     make(project)
     check(tunesmith("train", "--base", base, "--json", cwd=project), 4, *told)
 
 
-def test_a_base_without_a_pad_token_is_trained_all_the_same(project: Path, gpt2_dir: Path) -> None:
+def test_a_base_without_a_pad_token_is_trained_all_the_same(
+    tunesmith: Tunesmith, project: Path, gpt2_dir: Path
+) -> None:
     assert "pad_token" not in read_json(gpt2_dir / "tokenizer_config.json")
     said = tunesmith("train", "--base", gpt2_dir, "--max-steps", 1, "--json", cwd=project)
     assert said.code == 0, said.err
     assert read_json(Path(said.json["path"]) / "model" / "tokenizer_config.json")["pad_token"] == "<|endoftext|>"
 
 
-def _collect(project: Path, long: int, short: int) -> None:
+def _collect(tunesmith: Tunesmith, project: Path, long: int, short: int) -> None:
     """A project of its own rows: `long` ones that no tiny model can hold, and `short` ones that fit."""
     words = ("lantern", "compass", "blanket", "violin", "ladder", "kettle", "hammer", "mirror", "basket", "candle")
     rows = [{"question": f"{words[i]}?", "answer": f"{words[i]} stays. " * CONTEXT} for i in range(long)]
@@ -319,17 +294,22 @@ def _collect(project: Path, long: int, short: int) -> None:
     assert tunesmith("prepare", cwd=project).code == 0
 
 
-def test_rows_that_are_all_longer_than_the_context_are_bad_data(project: Path, llama_dir: Path) -> None:
-    _collect(project, long=6, short=0)
+def test_rows_that_are_all_longer_than_the_context_are_bad_data(
+    tunesmith: Tunesmith, project: Path, llama_dir: Path
+) -> None:
+    _collect(tunesmith, project, long=6, short=0)
     check(tunesmith("train", "--base", llama_dir, cwd=project), 3, "can be trained (too_long)", "next: ")
 
 
-def test_rows_longer_than_the_context_are_skipped_counted_and_listed_never_cut(project: Path, llama_dir: Path) -> None:
-    _collect(project, long=3, short=5)
+def test_rows_longer_than_the_context_are_skipped_counted_and_listed_never_cut(
+    tunesmith: Tunesmith, project: Path, llama_dir: Path
+) -> None:
+    _collect(tunesmith, project, long=3, short=5)
     said = tunesmith("train", "--base", llama_dir, "--max-steps", 1, "--json", cwd=project)
     assert said.code == 0, said.err
     run = Path(said.json["path"])
-    assert read_json(run / "receipt.json")["rows"] == {"train": 5, "valid": 0, "skipped": {"too_long": 3}, "fitted": 0}
+    rows = {"in": 8, "train": 5, "valid": 0, "skipped": {"too_long": 3}, "fitted": {}}
+    assert read_json(run / "receipt.json")["rows"] == rows
     skipped = list(read_jsonl(run / "skipped.jsonl"))
     assert {(one["source"], one["reason"]) for one in skipped} == {("faq.jsonl", "too_long")}
     assert sorted(one["line"] for one in skipped) == [1, 2, 3]
@@ -351,7 +331,7 @@ def test_rows_longer_than_the_context_are_skipped_counted_and_listed_never_cut(p
     ],
 )
 def test_what_the_system_refuses_is_a_message_and_not_a_traceback(
-    ready: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int, told: list[str]
+    tunesmith: Tunesmith, ready: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int, told: list[str]
 ) -> None:
     def refuse(*_: object) -> None:
         raise error
@@ -360,7 +340,9 @@ def test_what_the_system_refuses_is_a_message_and_not_a_traceback(
     check(tunesmith("prepare", "--json", cwd=ready), code, *told)
 
 
-def test_a_mistake_of_ours_still_shows_where_it_was_made(ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mistake_of_ours_still_shows_where_it_was_made(
+    tunesmith: Tunesmith, ready: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("a bug")
 
@@ -369,14 +351,14 @@ def test_a_mistake_of_ours_still_shows_where_it_was_made(ready: Path, monkeypatc
         tunesmith("prepare", cwd=ready)
 
 
-def test_a_file_where_a_folder_must_be_is_told_with_its_path(project: Path) -> None:
+def test_a_file_where_a_folder_must_be_is_told_with_its_path(tunesmith: Tunesmith, project: Path) -> None:
     shutil.rmtree(project / "data" / "sets")
     (project / "data" / "sets").write_text("in the way")
     said = tunesmith("prepare", "--json", cwd=project)
     check(said, 2, str(project / "data" / "sets"))
 
 
-def test_a_folder_that_cannot_be_written_is_told_with_its_path(project: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_told_with_its_path(tunesmith: Tunesmith, project: Path) -> None:
     shutil.rmtree(project / "data" / "sets")
     (project / "data").chmod(0o500)
     try:
@@ -400,7 +382,9 @@ def _largest_file(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, old)
 
 
-def test_a_full_disk_while_saving_ends_with_5_and_the_run_can_be_finished_later(project: Path, llama_dir: Path) -> None:
+def test_a_full_disk_while_saving_ends_with_5_and_the_run_can_be_finished_later(
+    tunesmith: Tunesmith, project: Path, llama_dir: Path
+) -> None:
     with _largest_file(100_000):  # the weights of the tiny model need more
         said = tunesmith("train", "--base", llama_dir, "--max-steps", 2, "--json", cwd=project)
     check(said, 5, "a file is larger than the system allows", "MB free", "checkpoint at step 2 was not saved")
@@ -412,7 +396,7 @@ def test_a_full_disk_while_saving_ends_with_5_and_the_run_can_be_finished_later(
 
 
 def test_a_full_disk_after_the_training_keeps_its_checkpoints_and_nothing_is_trained_twice(
-    project: Path, llama_dir: Path
+    tunesmith: Tunesmith, project: Path, llama_dir: Path
 ) -> None:
     from safetensors import SafetensorError
 

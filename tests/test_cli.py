@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
@@ -11,15 +10,13 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Callable, Iterator
-from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tunesmith import cli
+from tunesmith import speaking
 from tunesmith.core.jsonl import read_json, read_jsonl
 
 PREPARE = {"set_id", "path", "rows_in", "kept", "rejected", "unwrapped", "duplicates", "near_duplicates", "leaked"}
@@ -28,45 +25,8 @@ TRAIN = {"run", "path", "method", "base", "steps", "epochs", "train_loss", "val_
 TRAIN |= {"tokens_per_second", "trainable_parameters", "total_parameters", "seconds", "peak_memory_gb"}
 EVALUATE = {"path", "report", "n", "metrics", "errors"}
 
-
-@dataclass(frozen=True)
-class Said:
-    """What a command left: exit code, stdout, stderr."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> dict[str, Any]:
-        """The one object on stdout, where nothing else may be."""
-        (line,) = self.out.splitlines()
-        return dict(json.loads(line))
-
-
-Tunesmith = Callable[..., Said]
-
-
-def tunesmith(*words: object, cwd: Path) -> Said:
-    """The command, in this process."""
-    out, err, code = io.StringIO(), io.StringIO(), 0
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setattr(sys, "argv", ["tunesmith", *map(str, words)])
-        patch.chdir(cwd)
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-    return Said(code, out.getvalue(), err.getvalue())
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("cache")
-        patch.setenv("TUNESMITH_CACHE", str(folder))
-        yield folder
-
+Tunesmith = Callable[..., Any]  # the command, as the fixture runs it
+pytestmark = pytest.mark.usefixtures("cache")
 
 PLACES = ["river", "harbour", "kitchen", "library", "garden", "station", "market", "castle", "orchard", "museum"]
 THINGS = ["lantern", "compass", "blanket", "violin", "ladder", "kettle", "hammer", "mirror", "basket", "candle"]
@@ -81,7 +41,7 @@ def write_faq(path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def walk(tmp_path_factory: pytest.TempPathFactory, llama_dir: Path) -> dict[str, Said]:
+def walk(tunesmith: Tunesmith, tmp_path_factory: pytest.TempPathFactory, llama_dir: Path) -> dict[str, Any]:
     """The loop once, with --json, from inside the project; what each verb said. `faq` is the project's folder."""
     here = tmp_path_factory.mktemp("walk")
     write_faq(here / "faq.jsonl")
@@ -93,16 +53,16 @@ def walk(tmp_path_factory: pytest.TempPathFactory, llama_dir: Path) -> dict[str,
 
 
 @pytest.fixture(scope="module")
-def faq(walk: dict[str, Said]) -> Path:
+def faq(walk: dict[str, Any]) -> Path:
     return Path(walk["new"].json["project"])
 
 
-def test_every_verb_of_the_walk_ends_with_0_and_prints_one_object(walk: dict[str, Said]) -> None:
+def test_every_verb_of_the_walk_ends_with_0_and_prints_one_object(walk: dict[str, Any]) -> None:
     assert {verb: said.code for verb, said in walk.items()} == dict.fromkeys(walk, 0)
     assert all(said.json for said in walk.values())
 
 
-def test_prepare_prints_the_contract_and_its_sums_hold(walk: dict[str, Said]) -> None:
+def test_prepare_prints_the_contract_and_its_sums_hold(walk: dict[str, Any]) -> None:
     facts = walk["prepare"].json
     assert facts.keys() == PREPARE
     assert facts["rows_in"] == 40 == facts["kept"] + sum(facts["rejected"].values())
@@ -110,7 +70,7 @@ def test_prepare_prints_the_contract_and_its_sums_hold(walk: dict[str, Said]) ->
     assert Path(facts["path"]).name == facts["set_id"]
 
 
-def test_train_prints_the_contract_with_what_was_done(walk: dict[str, Said], llama_dir: Path) -> None:
+def test_train_prints_the_contract_with_what_was_done(walk: dict[str, Any], llama_dir: Path) -> None:
     facts = walk["train"].json
     assert facts.keys() == TRAIN
     assert (facts["run"], facts["method"], facts["steps"], facts["base"]) == ("run-1", "full", 3, str(llama_dir))
@@ -118,7 +78,7 @@ def test_train_prints_the_contract_with_what_was_done(walk: dict[str, Said], lla
     assert (Path(facts["path"]) / "model" / "model.safetensors").is_file()
 
 
-def test_evaluate_prints_the_contract_of_every_metric_and_error(walk: dict[str, Said]) -> None:
+def test_evaluate_prints_the_contract_of_every_metric_and_error(walk: dict[str, Any]) -> None:
     facts = walk["evaluate"].json
     assert facts.keys() == EVALUATE
     assert {"exact_match", "f1", "rouge1", "rouge2", "rougeL", "length_ratio"} <= facts["metrics"].keys()
@@ -130,7 +90,7 @@ def test_evaluate_prints_the_contract_of_every_metric_and_error(walk: dict[str, 
     assert Path(facts["report"]).is_file()
 
 
-def test_people_read_on_stderr_what_was_done_and_the_next_command(walk: dict[str, Said]) -> None:
+def test_people_read_on_stderr_what_was_done_and_the_next_command(walk: dict[str, Any]) -> None:
     following = {verb: re.findall(r"^next: (.*)$", said.err, re.MULTILINE) for verb, said in walk.items()}
     assert following["new"] == ["cd faq && tunesmith prepare"]
     assert following["prepare"] == ["tunesmith train"]
@@ -142,7 +102,7 @@ def test_people_read_on_stderr_what_was_done_and_the_next_command(walk: dict[str
     assert not any("Traceback" in said.err for said in walk.values())
 
 
-def test_the_overview_names_every_artifact(walk: dict[str, Said]) -> None:
+def test_the_overview_names_every_artifact(walk: dict[str, Any]) -> None:
     facts = walk["show"].json
     assert facts.keys() == {"project", "raw", "set", "run", "eval", "unfinished"}
     assert (facts["run"], facts["eval"], facts["unfinished"]) == (["run-1"], ["eval-1"], [])
@@ -151,7 +111,7 @@ def test_the_overview_names_every_artifact(walk: dict[str, Said]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["raw", "set", "run", "eval"])
-def test_show_says_of_an_artifact_what_its_manifest_says(faq: Path, kind: str) -> None:
+def test_show_says_of_an_artifact_what_its_manifest_says(tunesmith: Tunesmith, faq: Path, kind: str) -> None:
     said = tunesmith("show", kind, "--json", cwd=faq)
     assert said.code == 0
     manifest = read_json(Path(said.json["path"]) / "manifest.json")
@@ -160,7 +120,7 @@ def test_show_says_of_an_artifact_what_its_manifest_says(faq: Path, kind: str) -
     assert tunesmith("show", kind, said.json["name"], "--json", cwd=faq).json == said.json
 
 
-def test_show_row_prints_the_row_as_the_model_is_trained_on_it(faq: Path) -> None:
+def test_show_row_prints_the_row_as_the_model_is_trained_on_it(tunesmith: Tunesmith, faq: Path) -> None:
     said = tunesmith("show", "--row", 2, "--json", cwd=faq)
     row = list(read_jsonl(next((faq / "data/sets").glob("[!.]*")) / "train.jsonl"))[1]
     question, answer = (message["content"] for message in row["messages"])
@@ -170,7 +130,9 @@ def test_show_row_prints_the_row_as_the_model_is_trained_on_it(faq: Path) -> Non
     assert f"({sum(example['mask'])} of {len(example['ids'])} tokens are trained)" in said.err
 
 
-def test_doctor_finds_nothing_wrong_here_and_says_where_things_lie(cache: Path, tmp_path: Path) -> None:
+def test_doctor_finds_nothing_wrong_here_and_says_where_things_lie(
+    tunesmith: Tunesmith, cache: Path, tmp_path: Path
+) -> None:
     said = tunesmith("doctor", "--json", cwd=tmp_path)
     assert said.code == 0
     assert said.json["problems"] == []
@@ -179,7 +141,7 @@ def test_doctor_finds_nothing_wrong_here_and_says_where_things_lie(cache: Path, 
 
 
 def test_with_project_all_verbs_work_from_elsewhere_and_say_so_in_the_next_command(
-    tmp_path: Path, llama_dir: Path, cache: Path
+    tunesmith: Tunesmith, tmp_path: Path, llama_dir: Path, cache: Path
 ) -> None:
     """A fresh process a verb, without --json: stdout stays empty, and the base is named from where one stands."""
     write_faq(tmp_path / "more.jsonl")
@@ -227,7 +189,7 @@ def test_new_writes_every_setting_of_every_stage_with_a_comment(faq: Path) -> No
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Path:
+def project(tunesmith: Tunesmith, tmp_path: Path) -> Path:
     """A project with 40 rows, not yet prepared."""
     write_faq(tmp_path / "faq.jsonl")
     assert tunesmith("new", "faq", "--data", "faq.jsonl", cwd=tmp_path).code == 0
@@ -241,7 +203,7 @@ def change(project: Path, old: str, new: str) -> None:
     file.write_text(text.replace(old, new), "utf-8")
 
 
-def test_a_value_changed_in_the_file_changes_the_run(project: Path) -> None:
+def test_a_value_changed_in_the_file_changes_the_run(tunesmith: Tunesmith, project: Path) -> None:
     before = tunesmith("prepare", "--json", cwd=project).json
     change(project, "test_fraction = 0.1", "test_fraction = 0.5")
     after = tunesmith("prepare", "--json", cwd=project).json
@@ -260,7 +222,7 @@ def test_a_value_changed_in_the_file_changes_the_run(project: Path) -> None:
     ],
 )
 def test_a_mistake_in_the_file_is_told_with_its_place_and_the_nearest_key(
-    project: Path, old: str, new: str, told: list[str]
+    tunesmith: Tunesmith, project: Path, old: str, new: str, told: list[str]
 ) -> None:
     change(project, old, new)
     said = tunesmith("prepare", "--json", cwd=project)
@@ -270,7 +232,7 @@ def test_a_mistake_in_the_file_is_told_with_its_place_and_the_nearest_key(
     assert said.json["exit_code"] == 2
 
 
-def test_an_error_is_an_object_for_programs_too(project: Path) -> None:
+def test_an_error_is_an_object_for_programs_too(tunesmith: Tunesmith, project: Path) -> None:
     said = tunesmith("train", "--json", cwd=project)
     assert said.json == {
         "error": {"what": "the project has no set yet", "where": "", "expected": "", "fix": "tunesmith prepare"},
@@ -280,12 +242,12 @@ def test_an_error_is_an_object_for_programs_too(project: Path) -> None:
 
 
 def test_numbers_that_are_none_are_null_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
-    cli._end(True, {"loss": float("nan"), "cells": [{"p": float("inf")}], "word": "\udce4"}, "")
+    speaking.end(True, {"loss": float("nan"), "cells": [{"p": float("inf")}], "word": "\udce4"}, "")
     assert json.loads(capsys.readouterr().out) == {"loss": None, "cells": [{"p": None}], "word": "\udce4"}
 
 
 def test_ctrl_c_while_training_saves_and_names_the_command_that_finishes_the_run(
-    project: Path, llama_dir: Path
+    tunesmith: Tunesmith, project: Path, llama_dir: Path
 ) -> None:
     tunesmith("prepare", cwd=project)
     change(project, "early_stopping_patience = 3", "early_stopping_patience = 0")
@@ -295,12 +257,12 @@ def test_ctrl_c_while_training_saves_and_names_the_command_that_finishes_the_run
     metrics = project / "runs/long.partial/metrics.jsonl"
     words += ["--project", project, "--json"]
     done = _interrupt(words, project.parent, lambda: metrics.is_file() and metrics.read_text())
-    assert done.code == 130
-    assert "Traceback" not in done.err
-    assert done.json["exit_code"] == 130
-    stopped = int(re.findall(r"stopped at step (\d+); saved", done.err)[0])
+    assert done.returncode == 130
+    assert "Traceback" not in done.stderr
+    assert json.loads(done.stdout)["exit_code"] == 130
+    stopped = int(re.findall(r"stopped at step (\d+); saved", done.stderr)[0])
     assert 1 <= stopped < 200
-    (following,) = re.findall(r"^  next: tunesmith ([^,\n]*)", done.err, re.MULTILINE)
+    (following,) = re.findall(r"^  next: tunesmith ([^,\n]*)", done.stderr, re.MULTILINE)
     assert following.split() == ["train", "--project", str(project), "--resume", "--name", "long"]
     assert "unfinished: tunesmith train --resume --name long" in tunesmith("show", cwd=project).err
     finished = tunesmith(*following.split(), "--json", cwd=project.parent)
@@ -310,17 +272,19 @@ def test_ctrl_c_while_training_saves_and_names_the_command_that_finishes_the_run
     assert steps == list(range(1, 201))
 
 
-def test_ctrl_c_before_training_has_begun_ends_with_130_and_a_message(project: Path, llama_dir: Path) -> None:
+def test_ctrl_c_before_training_has_begun_ends_with_130_and_a_message(
+    tunesmith: Tunesmith, project: Path, llama_dir: Path
+) -> None:
     tunesmith("prepare", cwd=project)
     words = ["train", "--base", llama_dir, "--project", project, "--json"]
     done = _interrupt(words, project.parent, lambda: (project / "runs").is_dir())
-    assert done.code == 130
-    assert "Traceback" not in done.err
-    assert f"error: stopped\n  next: tunesmith show --project {project}, which" in done.err
-    assert done.json["exit_code"] == 130
+    assert done.returncode == 130
+    assert "Traceback" not in done.stderr
+    assert f"error: stopped\n  next: tunesmith show --project {project}, which" in done.stderr
+    assert json.loads(done.stdout)["exit_code"] == 130
 
 
-def _interrupt(words: list[Any], cwd: Path, ready: Callable[[], Any]) -> Said:
+def _interrupt(words: list[Any], cwd: Path, ready: Callable[[], Any]) -> subprocess.CompletedProcess[str]:
     """Run the command in a process of its own and send it Ctrl-C when it is ready."""
     command = [sys.executable, "-m", "tunesmith", *map(str, words)]
     process = subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -329,4 +293,4 @@ def _interrupt(words: list[Any], cwd: Path, ready: Callable[[], Any]) -> Said:
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=60)
-    return Said(process.returncode, out, err)
+    return subprocess.CompletedProcess(command, process.returncode, out, err)

@@ -14,7 +14,7 @@ import pytest
 from tunesmith import cli, loop, views
 from tunesmith.core.artifact import seal, writing
 from tunesmith.core.errors import DataError, UsageError
-from tunesmith.core.jsonl import read_rows, write_json
+from tunesmith.core.jsonl import write_json
 from tunesmith.core.project import Project
 
 
@@ -55,6 +55,27 @@ def test_the_overview_has_a_line_for_every_artifact_and_every_unfinished_run(pro
     assert partial == "  run  second         unfinished: tunesmith train --resume --name second"
 
 
+REPORT = {
+    "metrics": {
+        "exact_match": {"n": 9, "base": 0.1, "tuned": 0.2, "difference": 0.1, "verdict": "cannot tell"},
+        "f1": {"n": 9, "base": 0.25, "tuned": 0.75, "difference": 0.5, "low": 0.41, "high": 0.62, "verdict": "better"},
+        "fields": {"n": 0, "base": None, "tuned": None, "difference": None, "verdict": None},
+    }
+}
+
+
+def test_an_evaluation_is_told_in_a_line_with_what_its_interval_allows_to_say(project: Project) -> None:
+    facts = {"parents": {"set": {"name": "s"}}, "split": "test", "n": 9}
+    add(project, "eval", "eval-1", facts, report=REPORT)
+    add(project, "eval", "eval-2", facts, report={"metrics": {}})
+    add(project, "eval", "eval-3", facts)
+    one, two, three = views.overview(project)[1].splitlines()[-3:]
+    said = "split test, n 9: f1 0.750 tuned, 0.250 base: better, +0.500 [+0.410, +0.620]"
+    assert one == f"  eval eval-1         {said}"
+    assert two.endswith("split test, n 9, nothing was measured")
+    assert three.endswith("split test, n 9, but its report.json cannot be read")
+
+
 def test_an_empty_project_has_an_overview_too(tmp_path: Path) -> None:
     found, text = views.overview(loop.new(tmp_path / "new"))
     assert text == "new: base default"
@@ -80,39 +101,6 @@ def test_an_unknown_kind_is_told_with_the_nearest_one(project: Project) -> None:
     with pytest.raises(UsageError) as error:
         views.artifact_view(project, "rum", None)
     assert error.value.fix == "did you mean 'run'?"
-
-
-def row_text(project: Project, number: int = 1, colour: bool = False) -> str:
-    return views.row_view(project, None, number, colour=colour)[1]
-
-
-def test_a_row_is_shown_with_the_template_and_the_mask_that_training_uses(project: Project) -> None:
-    (set_,) = project.place("set").glob("[!.]*")
-    asked = next(read_rows(set_ / "train.jsonl")).messages[0].content
-    head, tail = f"<s>### Question:\n{asked}\n\n### Answer:\n", "\n### Question:\nNow?\n\n### Answer:\n"
-    assert row_text(project).startswith(f"{head}[Here.</s>]{tail}[No.</s>]")
-    assert row_text(project, colour=True).startswith(f"{head}\x1b[32mHere.</s>\x1b[0m{tail}\x1b[32mNo.</s>\x1b[0m")
-    file = project.path / "tunesmith.toml"
-    file.write_text(file.read_text().replace('train_on = "completion"', 'train_on = "last"'))
-    assert row_text(loop.open_project(project.path)).startswith(f"{head}Here.</s>{tail}[No.</s>]")
-
-
-def test_a_row_is_shown_with_a_template_file_of_the_project(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = "{% for m in messages %}{{ m['role'][0] }}={{ m['content'] }}"
-    source += "{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
-    source += "{% if add_generation_prompt %}a={% endif %}"
-    (project.path / "mine.jinja").write_text(source)
-    file = project.path / "tunesmith.toml"
-    file.write_text(file.read_text().replace('template = "auto"', 'template = "mine.jinja"'))
-    monkeypatch.chdir("/")
-    assert "?a=[Here.</s>]u=Now?a=[No.</s>]" in row_text(loop.open_project(project.path))
-
-
-@pytest.mark.parametrize("number", [0, 4, -1])
-def test_a_row_that_is_not_there_is_told_with_those_that_are(project: Project, number: int) -> None:
-    with pytest.raises(UsageError) as error:
-        row_text(project, number)
-    assert error.value.expected == "1 to 3"
 
 
 def test_doctor_finds_no_problem_where_there_is_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

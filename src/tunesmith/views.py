@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import shutil
 import sys
@@ -11,19 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.core.artifact import MANIFEST
-from tunesmith.core.errors import UsageError, did_you_mean
-from tunesmith.core.jsonl import read_json, read_rows
+from tunesmith.core.errors import DataError, UsageError, did_you_mean
+from tunesmith.core.jsonl import read_json
 from tunesmith.core.project import PLACES, Project, cache_dir
-from tunesmith.loop import base_path, template, unfinished_runs
+from tunesmith.loop import unfinished_runs
 
 # kind -> the facts worth a line
 _FACTS = {
     "raw": ("rows_in", "kept", "rejected"),
     "set": ("rows_in", "kept", "train", "valid", "test", "leaked"),
     "run": ("method", "base", "set", "steps", "train_loss", "val_loss", "seconds"),
-    "eval": ("parents", "split", "n"),
+    "eval": ("split", "n"),
 }
-_TRAINED, _PLAIN = "\x1b[32m", "\x1b[0m"  # green and back
 
 
 def overview(project: Project) -> tuple[dict[str, Any], str]:
@@ -33,7 +31,9 @@ def overview(project: Project) -> tuple[dict[str, Any], str]:
         facts[kind] = project.names(kind)
         for name in facts[kind]:  # not opened: that would read every weight of every run
             manifest = read_json(project.place(kind) / name / MANIFEST)
-            lines.append(f"  {kind:<4} {name:<14} {_line(kind, manifest['facts'])}")
+            line = _line(kind, manifest["facts"])
+            line += _verdict(project.place(kind) / name) if kind == "eval" else ""
+            lines.append(f"  {kind:<4} {name:<14} {line}")
     unfinished = unfinished_runs(project)
     lines += [f"  run  {name:<14} unfinished: tunesmith train --resume --name {name}" for name in unfinished]
     return {"project": str(project.path), **facts, "unfinished": unfinished}, "\n".join(lines)
@@ -65,31 +65,6 @@ def diff_view(project: Project, old: str | None, new: str | None) -> tuple[dict[
     if (old is None) != (new is None):
         raise UsageError("diff takes two sets", expected="tunesmith show diff A B", fix=f"known: {', '.join(names)}")
     return diff(project.open("set", old or names[-2]), project.open("set", new or names[-1]))
-
-
-def row_view(project: Project, name: str | None, number: int, *, colour: bool) -> tuple[dict[str, Any], str]:
-    """A training row as the model sees it: rendered by the base's own template, trained tokens marked."""
-    set_ = project.open("set", name)
-    rows = list(read_rows(set_.path / "train.jsonl"))
-    if not 1 <= number <= len(rows):
-        raise UsageError(f"{set_.name} has no training row {number}", expected=f"1 to {len(rows)}")
-    from tunesmith.model.load import ensure_fast_tokenizer, resolve
-    from tunesmith.text.render import Renderer
-    from tunesmith.text.tokenizer import Tokenizer
-    from tunesmith.train.config import TrainConfig
-
-    base = base_path(project, project.task.base) or resolve(project.task.base)
-    tokenizer = Tokenizer.load(ensure_fast_tokenizer(base, cache_dir() / "tokenizers"))
-    train_on = project.config("train", TrainConfig).train_on
-    examples = Renderer(tokenizer, template(project), train_on).render(rows[number - 1])
-    lines = []
-    for example in examples:
-        runs = itertools.groupby(zip(example.ids, example.mask, strict=True), key=lambda pair: pair[1])
-        texts = [(tokenizer.decode([i for i, _ in run], keep_special=True), trained) for trained, run in runs]
-        lines.append("".join(_marked(text, trained, colour) for text, trained in texts))
-        lines.append(f"({sum(example.mask)} of {len(example.ids)} tokens are trained)")
-    facts = [{"ids": e.ids, "mask": e.mask} for e in examples]
-    return {"set": set_.name, "row": number, "id": rows[number - 1].id, "examples": facts}, "\n".join(lines)
 
 
 def doctor(least_gb: float = 1.0) -> tuple[dict[str, Any], list[str]]:
@@ -129,15 +104,25 @@ def _line(kind: str, facts: dict[str, Any]) -> str:
     return ", ".join(f"{name} {_brief(facts[name])}" for name in _FACTS[kind] if facts.get(name) is not None)
 
 
+def _verdict(folder: Path) -> str:
+    """The first metric that ranks answers, tuned and base, and what their difference allows one to say."""
+    from tunesmith.evaluate.report import RANKING, interval, number
+
+    try:
+        metrics = read_json(folder / "report.json")["metrics"]
+    except (DataError, OSError):
+        return ", but its report.json cannot be read"
+    name = next((name for name in RANKING if metrics.get(name, {}).get("n")), None)
+    if name is None:
+        return ", nothing was measured"
+    cell = metrics[name]
+    change = f"{cell['verdict']}, {number(cell['difference'], sign=True)} {interval(cell)}"
+    return f": {name} {number(cell['tuned'])} tuned, {number(cell['base'])} base: {change}"
+
+
 def _brief(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, dict):
-        return " ".join(f"{k}: {v['name'] if isinstance(v, dict) else v}" for k, v in value.items()) or "none"
+        return " ".join(f"{k}: {v}" for k, v in value.items()) or "none"
     return str(Path(value).name if isinstance(value, str) and "/" in value else value)
-
-
-def _marked(text: str, trained: bool, colour: bool) -> str:
-    if not trained:
-        return text
-    return f"{_TRAINED}{text}{_PLAIN}" if colour else f"[{text}]"

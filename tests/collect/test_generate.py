@@ -608,13 +608,6 @@ def test_what_a_recipe_needs_is_asked_for_before_anything_is_sent(
     assert caught.value.fix or caught.value.expected
 
 
-def test_questions_in_a_template_are_told(serving: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = [pair(f"### Question:\n{row.question}\n\n### Answer:", row.answer) for row in seeds(6)]
-    with serving(inventive) as endpoint:
-        make(tmp_path, settings(endpoint, target=5), [raw(tmp_path, rows)])
-    assert "6 of 6 questions hold the marks of a prompt template" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize("content", [b"", b"  \n", b"<!DOCTYPE html><p>x", b"%PDF-1.7 x", b"\xff\xfe\x00x"])
 def test_a_document_that_is_no_text_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "manual.md"

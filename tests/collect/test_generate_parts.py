@@ -8,7 +8,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tunesmith.collect import tolerant
 from tunesmith.collect.asking import items, rows_of
 from tunesmith.collect.grounding import LEAST, MOST, about_text, chunks, unsupported
 from tunesmith.collect.novel import NEAR, Novel, rouge_l
@@ -16,7 +15,6 @@ from tunesmith.collect.recipes import weak
 from tunesmith.metrics.overlap import rouge, words
 from tunesmith.text.similar import jaccard
 
-SCHEMA = rows_of(question="string")
 DOCS = Path(__file__).resolve().parents[2] / "../shared/data/lamini/docs"
 WORDS = st.lists(st.sampled_from(["a", "b", "c", "d", "e"]), min_size=1, max_size=12)
 
@@ -41,45 +39,6 @@ def test_what_is_alike_is_named() -> None:
     assert novel.alike("How do I now reset my old password?").startswith("ROUGE-L 0.86 with")
     assert novel.alike("Where is the exit?") == ""
     assert Novel(0.7).alike("anything") == ""
-
-
-@pytest.mark.parametrize(
-    ("text", "rows"),
-    [
-        ('{"rows": [1]}', [1]),
-        ('Sure!\n```json\n{"rows": [1, 2,],}\n```\nMore?', [1, 2]),
-        ('[{"question": "a"}]', [{"question": "a"}]),
-        ("{'rows': [True, None, 'it\\'s']}", [True, None, "it's"]),
-        ('{"rows": ["two\nlines"]}', ["two\nlines"]),
-        ('{"note": 1} {"rows": []}', []),
-        ('see {this} and [that]: {"rows": ["{}"]}', ["{}"]),
-        ('{"rows": ["a, ]", 1,]}', ["a, ]", 1]),
-        ('{"rows": "none"} then {"rows": [3]}', [3]),
-    ],
-)
-def test_json_is_found_as_models_write_it(text: str, rows: list[object]) -> None:
-    assert tolerant.read(text, SCHEMA) == ({"rows": rows}, "")
-
-
-@pytest.mark.parametrize(
-    ("text", "problem"),
-    [
-        ("", "no JSON"),
-        ('{"rows": [{"question": "cut o', "no JSON"),
-        ('{"row": []}', "the answer has no 'rows'"),
-        ('{"rows": 3}', "rows is a int, not a array"),
-        ("[" * 5000, "no JSON"),
-        ("{'rows': __import__('os')}", "no JSON"),
-    ],
-)
-def test_what_is_not_there_is_never_made_up(text: str, problem: str) -> None:
-    assert tolerant.read(text, SCHEMA) == (None, problem)
-
-
-@given(st.text(st.sampled_from("{}[]\",:'rows 1\\n")))
-def test_no_answer_breaks_the_reader(text: str) -> None:
-    value, problem = tolerant.read(text, SCHEMA)
-    assert (value is None) == bool(problem)
 
 
 def test_an_element_of_another_form_is_told_apart() -> None:

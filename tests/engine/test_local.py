@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tunesmith.core.errors import ModelError
+from tunesmith.engine import local
 from tunesmith.engine.base import Sampling
 from tunesmith.engine.local import LocalEngine
 from tunesmith.model.adapter import add_lora
@@ -131,6 +132,19 @@ def test_stop_tokens_come_from_generation_config_and_tokenizer(qwen_dir: Path) -
     assert LocalEngine(engine.model, engine.tokenizer).stop_ids == {7, 9, engine.tokenizer.eos_id}
     engine.model.generation_config.eos_token_id = None
     assert LocalEngine(engine.model, engine.tokenizer).stop_ids == {engine.tokenizer.eos_id}
+
+
+def test_an_empty_thought_is_in_the_ids_and_not_in_the_text_and_no_stop_string_ends_it(
+    neox_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = without_stops(open_engine(neox_dir))
+    said = engine.tokenizer.encode("<think>\n\n</think>\n\nYes, it is.\n\nNo.")
+    for stops, text in (((), "Yes, it is.\n\nNo."), (("\n\n",), "Yes, it is.")):
+        turns = iter(said)
+        monkeypatch.setattr(local, "next_ids", lambda *_, turns=turns: [next(turns)])
+        (found,) = engine.generate([[1, 2]], Sampling(max_new_tokens=len(said), stop=stops))
+        assert found.text == text
+        assert engine.tokenizer.decode(found.ids) == f"<think>\n\n</think>\n\n{text}"
 
 
 @pytest.mark.parametrize("start", [3, 6])

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tunesmith.core.errors import ModelError
 from tunesmith.engine.base import Sampling
-from tunesmith.engine.sampling import first_stop, next_ids, stop_window
+from tunesmith.engine.sampling import answer_start, first_stop, next_ids, stop_window
 
 LOGITS = torch.tensor([[0.1, 0.4, 0.2, 0.3]]).log()  # probabilities, largest first: 1, 3, 2, 0
 
@@ -85,6 +85,27 @@ def test_the_earliest_stop_string_counts() -> None:
     assert first_stop("one two three", ("three", "two")) == 4
     assert first_stop("one", ("two", "")) is None
     assert first_stop("one", ()) is None
+    assert first_stop("one two one", ("one",), 1) == 8
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("<think>\n\n</think>\n\nYes.", "Yes."),
+        ("\n<think></think>Yes.", "Yes."),
+        ("<think>\n\n</think>\n\n", ""),
+        ("<think>\n\n", ""),
+        ("<think>\n\n</thi", ""),
+        ("<think>\n\n<b>", "<think>\n\n<b>"),
+        ("<think>\nHm.\n</think>\n\nYes.", "<think>\nHm.\n</think>\n\nYes."),
+        ("Yes. <think></think>", "Yes. <think></think>"),
+        ("</think>Yes.", "</think>Yes."),
+        (" Yes.", " Yes."),
+        ("", ""),
+    ],
+)
+def test_an_empty_thought_is_no_part_of_an_answer_and_any_other_is_kept(text: str, answer: str) -> None:
+    assert text[answer_start(text) :] == answer
 
 
 def test_the_window_is_counted_in_bytes() -> None:

@@ -35,6 +35,7 @@ class FakeRenderer:
     """A prompt is one id: the number that its question ends with. A token is a character."""
 
     hash = "f" * 64
+    answer_overhead = 1
     tokenizer = SimpleNamespace(encode_many=lambda texts: [list(range(len(text))) for text in texts])
 
     def prompt(self, messages: Any) -> list[int]:

@@ -9,11 +9,14 @@ from tunesmith.core.records import Message, Meta, Row, pair
 from tunesmith.text.length import (
     MARK,
     STEP,
+    Fitted,
+    OverLength,
     context_span,
+    decide_length,
     fit,
     fitting_length,
-    length,
     lengths,
+    longest,
     split_text,
     view,
 )
@@ -24,6 +27,30 @@ WORDS = ["the", "colour", "of", "a", "button", "changes.", "Why?", "\n\n", "sett
 TOKENIZER = train_bpe(["the colour of a button changes with the settings of the app"] * 3, 300)
 RENDERER = Renderer(TOKENIZER, "plain")
 CONTEXT = " ".join(f"word{i}" for i in range(200))
+
+
+def length(row: Row, renderer: Renderer) -> int:
+    return longest(renderer.render(row))
+
+
+@pytest.mark.parametrize(
+    ("found", "max_length", "told"),
+    [
+        ([10, 70], None, "max_length 128: every row fits (the longest of 2 rows has 70 tokens, the base takes 512)"),
+        ([10] * 999 + [400], None, "max_length 64: 99.5 % of the rows fit (the longest of 1,000 rows has 400 tokens"),
+        ([10, 600], None, "max_length 512: all that the base takes (the longest of 2 rows has 600 tokens, "),
+        ([10, 0, 70], 40, "max_length 40: as set (the longest of 2 rows has 70 tokens, "),
+    ],
+)
+def test_the_limit_says_what_it_was_decided_by(found: list[int], max_length: int | None, told: str) -> None:
+    assert str(decide_length(found, 512, max_length)).startswith(told)
+
+
+def test_a_limit_beyond_the_base_s_context_is_refused_with_what_to_set() -> None:
+    assert decide_length([10], 512, 512).max_length == 512
+    with pytest.raises(UsageError, match="max_length = 513 exceeds the base's context of 512 tokens") as error:
+        decide_length([10], 512, 513)
+    assert error.value.fix.startswith("max_length = 512 in [train]")
 
 
 def test_the_automatic_length_is_the_smallest_multiple_of_64_that_enough_rows_fit() -> None:
@@ -78,6 +105,26 @@ def test_a_row_that_fits_is_left_alone_whatever_the_policy() -> None:
         assert fit(row, RENDERER, 500, policy).rows == (row,)
     text = Row(text="the colour")
     assert fit(text, RENDERER, 500, "split").rows == (text,)
+
+
+@pytest.mark.parametrize(
+    ("row", "policy", "limit"),
+    [
+        (pair("Why?", "So."), "skip", 500),
+        (pair(f"Summarise this.\n\n{CONTEXT}", "It counts."), "trim-context", 150),
+        (Row(text=CONTEXT), "split", 150),
+    ],
+)
+def test_what_is_trained_is_the_rendering_of_the_rows_that_are_left(row: Row, policy: OverLength, limit: int) -> None:
+    fitted = fit(row, RENDERER, limit, policy)
+    assert list(fitted.examples) == [example for made in fitted.rows for example in RENDERER.render(made)]
+    assert fitted == fit(row, RENDERER, limit, policy, RENDERER.render(row))
+
+
+def test_a_row_that_was_rendered_already_is_not_rendered_again() -> None:
+    row = pair("Why?", "So.")
+    whole = RENDERER.render(pair("Another?", "Row."))
+    assert fit(row, RENDERER, 500, "skip", whole) == Fitted((row,), tuple(whole), "whole", len(whole[0].ids))
 
 
 def test_skip_takes_nothing_and_says_why() -> None:
@@ -176,9 +223,18 @@ def test_a_policy_for_another_kind_of_row_is_refused(row: Row, policy: str) -> N
 def test_the_view_shows_what_would_go_and_where() -> None:
     row = pair(f"Summarise this.\n\n{CONTEXT}", "It counts.")
     full = length(row, RENDERER)
-    assert view(row, RENDERER, full, "skip") == ({"tokens": full, "max_length": full, "action": "whole"}, "")
-    facts, text = view(row, RENDERER, full // 2, "trim-context")
-    assert row.question[int(str(facts["start"])) : int(str(facts["end"]))] == facts["removed"]
+    whole = {"tokens": full, "max_length": full, "action": "whole", "truncated_tokens": 0}
+    assert view(row, fit(row, RENDERER, full), full) == (whole, "")
+    trimmed = fit(row, RENDERER, full // 2, "trim-context")
+    facts, text = view(row, trimmed, full // 2)
+    assert facts["removed"] == row.question[int(str(facts["start"])) : int(str(facts["end"]))]
+    assert facts["truncated_tokens"] == full - len(trimmed.examples[0].ids)
     assert "cut from message 1, characters" in text
-    assert "5 tokens too many" in view(row, RENDERER, full - 5, "skip")[1]
-    assert "piece 2" in view(Row(text=CONTEXT), RENDERER, full // 2, "split")[1]
+    facts, text = view(row, fit(row, RENDERER, full - 5), full - 5)
+    assert facts["action"] == "too_long"
+    assert "5 tokens too many: the row is not trained" in text
+    raw = Row(text=CONTEXT)
+    facts, text = view(raw, fit(raw, RENDERER, full // 2, "split"), full // 2)
+    assert text.endswith("2 pieces")
+    assert facts["truncated_tokens"] == 0
+    assert sum(facts["pieces"]) == len(CONTEXT)  # type: ignore[call-overload]

@@ -558,3 +558,13 @@ def test_the_plain_templates_mark_the_answer_for_other_tools(llama_dir: Path, tm
     (example,) = renderer.render(Row(SINGLE))
     assert [bool(m) for m in found["assistant_masks"]] == example.mask
     assert json.loads((tmp_path / "tokenizer_config.json").read_text())["pad_token"] == "</s>"
+
+
+def test_the_overhead_of_an_answer_is_what_the_template_has_a_model_write_beside_it(
+    renderers: dict[str, Renderer],
+) -> None:
+    assert renderers["qwen3"].answer_overhead > renderers["chatml"].answer_overhead == 1
+    for renderer in renderers.values():
+        row = pair("Why?", "Because it is so.")
+        (example,) = renderer.render(row)
+        assert sum(example.mask) == len(renderer.tokenizer.encode(row.answer, start=False)) + renderer.answer_overhead

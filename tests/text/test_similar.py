@@ -1,19 +1,22 @@
 import itertools
+import random
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
+from tunesmith.text import join as join_room
 from tunesmith.text import minhash as minhash_room
 from tunesmith.text import similar
+from tunesmith.text.minhash import signatures
 from tunesmith.text.similar import (
     UnionFind,
     cross_pairs,
     jaccard,
-    minhash,
     near_pairs,
     normalise,
     shingle_sets,
@@ -104,9 +107,10 @@ def test_cross_pairs_of_word_sets_miss_none(left: list[str], right: list[str]) -
 def test_agreement_of_signatures_estimates_jaccard() -> None:
     a = " ".join(f"word{i}" for i in range(300))
     b = " ".join(f"word{i}" for i in range(100, 400))
-    signatures = minhash(shingle_sets([a, b]))
-    assert signatures.shape == (128, 2)
-    assert np.mean(signatures[:, 0] == signatures[:, 1]) == pytest.approx(jaccard(a, b), abs=0.15)
+    sets = shingle_sets([a, b])
+    signed = signatures(sets.values, sets.starts[:-1])
+    assert signed.shape == (2, 128)
+    assert np.mean(signed[0] == signed[1]) == pytest.approx(jaccard(a, b), abs=0.15)
 
 
 def test_chunks_bound_the_memory_and_not_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,7 +120,8 @@ def test_chunks_bound_the_memory_and_not_the_result(monkeypatch: pytest.MonkeyPa
     crossed = list(cross_pairs(sets, sets, 0.7))
     for module, name, small in (
         (minhash_room, "CHUNK", 3),
-        (similar, "CHUNK", 3),
+        (join_room, "CHUNK", 3),
+        (join_room, "PARTS", 50),
         (similar, "PARTS", 50),
         (similar, "CHARS", 100),
     ):
@@ -129,8 +134,49 @@ def test_chunks_bound_the_memory_and_not_the_result(monkeypatch: pytest.MonkeyPa
     assert (parts.values.tolist(), parts.starts.tolist()) == (sets.values.tolist(), sets.starts.tolist())
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.lists(questions, max_size=12, unique_by=normalise), st.sampled_from([0.5, 0.7, 0.9]))
+def test_from_which_size_on_a_bucket_is_joined_changes_no_pair(texts: list[str], threshold: float) -> None:
+    visited = near_pairs(texts, threshold)
+    for large, buckets in ((0, 8), (3, 2)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(minhash_room, "LARGE", large)
+            patch.setattr(join_room, "BUCKETS", buckets)
+            assert near_pairs(texts, threshold) == visited
+
+
+@pytest.mark.parametrize("large", [2, 50, 1 << 12])
+def test_in_buckets_of_any_size_all_pairs_are_found(monkeypatch: pytest.MonkeyPatch, large: int) -> None:
+    rng = random.Random(0)
+    frames = ["classify the sentiment of this: {}", "which of these is right? {}", "{}"]
+    texts = [frames[i % 3].format(" ".join(rng.choices([*WORDS[:-3], "now", "then"], k=4))) for i in range(300)]
+    texts = list({normalise(text): text for text in texts}.values())
+    every = [(i, j, jaccard(texts[i], texts[j])) for i, j in itertools.combinations(range(len(texts)), 2)]
+    wanted = [pair for pair in every if pair[2] >= 0.7]
+    monkeypatch.setattr(minhash_room, "LARGE", large)
+    assert near_pairs(texts, 0.7) == wanted
+    assert len(wanted) > 300
+
+
+@given(st.lists(st.sets(st.integers(0, 2**48 - 1), min_size=1, max_size=40), min_size=2, max_size=6), st.data())
+def test_marks_rule_out_no_pair_that_reaches_the_threshold(sets: list[set[int]], data: st.DataObject) -> None:
+    a, b = data.draw(st.sampled_from(sets)), data.draw(st.sampled_from(sets))
+    b = b | set(data.draw(st.lists(st.sampled_from(sorted(a)), max_size=40)))
+    values = np.array([*sorted(a), *sorted(b)], dtype=np.uint64)
+    bits = minhash_room.bitmaps(values, np.array([0, len(a)]))
+    exact = len(a & b) / len(a | b)
+    sizes = np.array([len(a) + len(b)], dtype=np.int32)
+    assert minhash_room.may_reach(sizes, bits[:1] ^ bits[1:], exact).all()
+    folded: NDArray[np.uint64] = np.bitwise_xor.reduce(bits, axis=1, keepdims=True)
+    assert minhash_room.may_reach(sizes, folded[:1] ^ folded[1:], exact).all()
+
+
 def test_another_process_finds_the_same_signatures() -> None:
-    code = "from tunesmith.text import similar as s; print(s.minhash(s.shingle_sets(['reset it', 'x'])).sum())"
+    code = (
+        "from tunesmith.text import minhash as m, similar as s\n"
+        "sets = s.shingle_sets(['reset it', 'x'])\n"
+        "print(m.signatures(sets.values, sets.starts[:-1]).sum())"
+    )
     command = [sys.executable, "-c", code]
     runs = {subprocess.run(command, capture_output=True, check=True, env={"PYTHONHASHSEED": s}).stdout for s in "12"}
     assert len(runs) == 1

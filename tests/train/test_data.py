@@ -6,7 +6,7 @@ from tunesmith.core.errors import DataError, ModelError
 from tunesmith.core.records import Message, Meta, Row, pair
 from tunesmith.text.render import Renderer
 from tunesmith.text.tokenizer import Tokenizer
-from tunesmith.train.data import answered, build, question_and_answer
+from tunesmith.train.data import Rendered, answered, build, question_and_answer, render, select
 
 ASK, SAY = Message("user", "Why?"), Message("assistant", "So.")
 
@@ -36,6 +36,36 @@ def test_a_row_is_as_long_as_its_tokens_and_the_limit_is_inclusive(renderer: Ren
     assert len(build([pair("Why?", "So.")], renderer, size).kept) == 1
     (skipped,) = build([pair("Why?", "So.")], renderer, size - 1).skipped
     assert skipped["detail"] == f"{size} tokens, the limit is {size - 1}"
+
+
+def test_a_row_is_rendered_once_whether_it_is_measured_or_trained(
+    renderer: Renderer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [pair("Why?", "So."), Row((ASK,)), pair("Why?", "So. " * 50)]
+    whole = render(rows, renderer)
+    size = len(renderer.render(rows[0])[0].ids)
+    assert [one.tokens for one in whole] == [size, 0, len(renderer.render(rows[2])[0].ids)]
+    monkeypatch.setattr(renderer, "render", None)
+    found = select(whole, renderer, size, "skip")
+    assert found.kept == list(whole[0].examples)
+    assert [s["reason"] for s in found.skipped] == ["no_answer", "too_long"]
+
+
+def test_rows_that_are_fitted_are_trained_and_named(renderer: Renderer) -> None:
+    long = pair("What is it?\n\n" + "the dog and the fox " * 20, "So.", meta=Meta("a.jsonl", 4))
+    found = build([long, pair("Why?", "So.")], renderer, 90, "trim-context")
+    assert (found.rows, len(found.kept), found.skipped) == (2, 2, [])
+    (note,) = found.fitted
+    assert (note["id"], note["source"], note["line"], note["reason"]) == (long.id, "a.jsonl", 4, "trimmed")
+    pieces = build([Row(text="the dog and the fox " * 20)], renderer, 30, "split")
+    assert (pieces.rows, len(pieces.kept) > 3, pieces.fitted[0]["reason"]) == (1, True, "split")
+
+
+def test_a_piece_that_cannot_be_made_leaves_its_row_out_and_says_why(renderer: Renderer) -> None:
+    row = Row(text="密" * 30)
+    whole = Rendered(row, tuple(renderer.render(row)))
+    (skipped,) = select([whole], renderer, 2, "split").skipped
+    assert (skipped["reason"], skipped["detail"]) == ("too_long", "'密' takes more than 1 tokens")
 
 
 def test_tokens_are_counted_as_they_are_trained(renderer: Renderer) -> None:

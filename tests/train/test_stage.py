@@ -98,7 +98,7 @@ def test_the_receipt_says_all_that_the_door_prints_and_nothing_that_was_not_meas
         assert summary["trainable_parameters"] == summary["total_parameters"] == total
     else:
         assert summary["trainable_parameters"] == summary["total_parameters"] - total > 0
-    assert facts["rows"] == {"train": 14, "valid": 6, "skipped": {}, "fitted": 0}
+    assert facts["rows"] == {"in": 20, "train": 14, "valid": 6, "skipped": {}, "fitted": {}}
     assert facts["data_hash"] == made.inputs.set_.hash
     assert facts["template_hash"] == Renderer(Tokenizer.load(run.path / "model")).hash
     assert facts["config"]["max_steps"] == 6
@@ -146,9 +146,48 @@ def test_rows_that_do_not_fit_are_skipped_listed_and_counted_and_never_cut(
     skipped = lines(run.path / "skipped.jsonl")
     assert [s["id"] for s in skipped] == [long[0].id, long[1].id, pair("And?", "Yes. " * 100).id]
     assert {s["reason"] for s in skipped} == {"too_long"}
-    assert run.facts["rows"] == {"train": 6, "valid": 1, "skipped": {"too_long": 3}, "fitted": 0}
+    assert run.facts["rows"] == {"in": 10, "train": 6, "valid": 1, "skipped": {"too_long": 3}, "fitted": {}}
     tokenizer = Renderer(Tokenizer.load(gpt2_dir))
     assert run.facts["tokens_an_epoch"] == sum(len(tokenizer.render(row)[0].ids) for row in rows)
+
+
+def test_the_limit_is_decided_from_all_rows_and_said_with_what_became_of_the_longer_ones(
+    make_set: Callable[..., Artifact],
+    llama_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    without_proof(monkeypatch)
+    trimmed, whole = pair("Sum up.\n\n" + "the dog and the fox " * 20, "So."), pair("Why?", "So.")
+    set_ = make_set([trimmed, whole, pair("And?", "Yes. " * 100)], [whole])
+    config = TrainConfig(**QUICK, over_length="trim-context")
+    run = stage.run(config, inputs(set_, llama_dir), tmp_path / "run-1")
+    longest = max(len(e.ids) for row in (trimmed, whole) for e in Renderer(Tokenizer.load(llama_dir)).render(row))
+    assert run.facts["longest_row"] > longest > 128 == run.facts["context"] == run.facts["config"]["max_length"]
+    rows = {"in": 4, "train": 2, "valid": 1, "skipped": {"too_long": 1}, "fitted": {"trimmed": 1}}
+    assert run.facts["rows"] == rows
+    assert [one["id"] for one in lines(run.path / "fitted.jsonl")] == [trimmed.id]
+    said = capsys.readouterr().err
+    assert "max_length 128: all that the base takes (the longest of 4 rows has " in said
+    assert "2 rows are longer: 1 trimmed, 1 left out (over_length = trim-context)" in said
+
+
+def test_validation_rows_count_for_the_limit(
+    make_set: Callable[..., Artifact], llama_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_proof(monkeypatch)
+    set_ = make_set([pair("Why?", "So."), pair("Is it?", "No.")], [pair("And?", "Yes. " * 20)])
+    run = stage.run(TrainConfig(**QUICK), inputs(set_, llama_dir), tmp_path / "run-1")
+    assert (run.facts["config"]["max_length"], run.facts["rows"]["valid"]) == (128, 1)
+
+
+def test_a_max_length_beyond_the_context_is_a_usage_error_and_leaves_nothing(
+    small_set: Artifact, llama_dir: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="max_length = 129 exceeds the base's context of 128 tokens"):
+        stage.run(TrainConfig(**QUICK, max_length=129), inputs(small_set, llama_dir), tmp_path / "run-1")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_set_of_raw_text_is_trained_and_proved_too(
@@ -188,6 +227,29 @@ def test_an_adapter_stops_at_the_templates_own_stop_token_when_it_is_loaded_afre
     model = load_trained(run.path / "model", torch.float32)
     engine = LocalEngine(model, renderer.tokenizer, stop_ids=renderer.stop_ids)
     (found,) = engine.generate([renderer.prompt([Message("user", "1?")])], Sampling(20))
+    assert (found.text, found.finish) == ("Yes.", "stop")
+
+
+def test_a_model_tuned_with_a_template_of_empty_thoughts_answers_without_them(
+    make_set: Callable[..., Artifact], qwen_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_proof(monkeypatch)
+    base = tmp_path / "base"
+    shutil.copytree(qwen_dir, base)
+    (base / "chat_template.jinja").write_text(
+        "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}"
+        "{% if loop.last and m.role == 'assistant' %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
+        "{{ m.content + '<|im_end|>\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    )
+    rows = [pair(f"{n}?", "Yes.") for n in range(8)]
+    config = TrainConfig(**QUICK | {"max_steps": 40, "learning_rate": 0.02})
+    run = stage.run(config, inputs(make_set(rows, rows[:2]), base), tmp_path / "run-1")
+    renderer = Renderer(Tokenizer.load(run.path / "model"))
+    model = load_trained(run.path / "model", torch.float32)
+    engine = LocalEngine(model, renderer.tokenizer, stop_ids=renderer.stop_ids)
+    (found,) = engine.generate([renderer.prompt([Message("user", "1?")])], Sampling(40))
+    assert renderer.tokenizer.decode(found.ids) == "<think>\n\n</think>\n\nYes."
     assert (found.text, found.finish) == ("Yes.", "stop")
 
 
@@ -310,7 +372,7 @@ def test_resuming_with_other_settings_is_a_data_error_that_names_them_and_change
     with pytest.raises(DataError, match=rf"other settings: {name} was .* and is {value}"):
         stage.run(TrainConfig(**QUICK | change), inputs(small_set, llama_dir), tmp_path / "run-1", resume=True)
     assert (tmp_path / "run-1.partial" / "receipt.json").read_bytes() == before
-    with pytest.raises(DataError, match="other settings: the template is another one"):
+    with pytest.raises(DataError, match=r"other settings: .*the template is another one"):
         stage.run(
             TrainConfig(**QUICK), inputs(small_set, llama_dir, template="alpaca"), tmp_path / "run-1", resume=True
         )

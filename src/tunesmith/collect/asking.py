@@ -38,7 +38,10 @@ class Ask:
 
 @dataclass(frozen=True)
 class Material:
-    """What a recipe works with. `rows`: single answers to learn from; `kept` grows while it runs."""
+    """What a recipe works with. `rows`: single answers to learn from; `kept` grows while it runs.
+
+    `collected`: the id that a row was collected with, where a template was taken off since.
+    """
 
     rows: Sequence[Row]
     chunks: Sequence[Chunk]
@@ -46,14 +49,23 @@ class Material:
     reply: str
     seed: int
     ids: Sequence[str] = ()
+    collected: Mapping[str, str] = field(default_factory=dict)
     kept: list[Row] = field(default_factory=list)
 
     def random(self, *place: object) -> Random:
         return Random(" ".join(map(str, (self.seed, *place))))
 
+    def id_of(self, row: Row) -> str:
+        """What provenance calls a row: the id in examples.jsonl."""
+        return self.collected.get(row.id, row.id)
+
+    def is_named(self, row: Row, name: str) -> bool:
+        """Whether its id, with the template or without, is or begins with `name`."""
+        return row.id.startswith(name) or self.id_of(row).startswith(name)
+
     def parents(self) -> list[Row]:
         """The rows to work on, in a seeded order: those that are named, else all that people wrote."""
-        named = [row for row in self.rows if any(row.id.startswith(name) for name in self.ids)]
+        named = [row for row in self.rows if any(self.is_named(row, name) for name in self.ids)]
         found = named if self.ids else [row for row in self.rows if row.meta.origin in ("human", "edited")]
         self.random("order").shuffle(found)
         return found

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -29,10 +28,9 @@ from tunesmith.engine.endpoint import EndpointConfig
 from tunesmith.engine.pace import Clock
 from tunesmith.engine.remote import RemoteChat
 
-VERSION = 1  # of what the same answers become; part of an artifact's name
+VERSION = 2  # of what the same answers become; part of an artifact's name
 TARGET = 100  # rows, where none is asked for and the recipe has no end of its own
 STORE = "answers.db"
-TEMPLATE = re.compile(r"^### ?\w+|\[INST\]|<\|im_start\|>|<\|start_header_id\|>", re.MULTILINE)
 # Of the run, not of its rows: other values give the same artifact.
 RUNNING = frozenset(EndpointConfig.model_fields) - {"model"}
 
@@ -133,23 +131,19 @@ def maker_of(
 
 def material_of(config: GenerateConfig, inputs: Sequence[Artifact | Path]) -> Material:
     """What the recipe works with. Raises UsageError where it needs what is not there."""
-    rows, pieces = read_sources(inputs)
-    there = {"rows": bool(rows), "documents": bool(pieces), "topic": bool(config.topic)}
+    found = read_sources(inputs)
+    there = {"rows": bool(found.rows), "documents": bool(found.pieces), "topic": bool(config.topic)}
     for need in RECIPES[config.recipe].needs:
         if not there[need]:
             raise UsageError(f"{config.recipe} needs {need}, and there is none", fix=HINTS[need])
-    if config.recipe in ("self-instruct", "guard") and not any(row.meta.origin == "human" for row in rows):
+    if config.recipe in ("self-instruct", "guard") and not any(row.meta.origin == "human" for row in found.rows):
         raise UsageError(f"{config.recipe} needs rows that people wrote", fix=HINTS["rows"])
-    for name in config.ids:
-        if not any(row.id.startswith(name) for row in rows):
-            raise UsageError(f"no row has the id {name}", expected="an id of examples.jsonl, or its beginning")
-    baked = sum(bool(TEMPLATE.search(row.question)) for row in rows)
-    if 2 * baked > len(rows):
-        say(
-            f"{baked} of {len(rows)} questions hold the marks of a prompt template: the model is shown them as they are"
-        )
     reply = config.guard_reply.replace("{topic}", config.topic)
-    return Material(rows, pieces, config.topic, reply, config.seed, config.ids)
+    material = Material(found.rows, found.pieces, config.topic, reply, config.seed, config.ids, found.collected)
+    for name in config.ids:
+        if not any(material.is_named(row, name) for row in material.rows):
+            raise UsageError(f"no row has the id {name}", expected="an id of examples.jsonl, or its beginning")
+    return material
 
 
 def _place(config: GenerateConfig, out: Path) -> Path:

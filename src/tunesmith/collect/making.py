@@ -16,13 +16,13 @@ from typing import Any
 from tunesmith.collect.asking import Ask, Candidate, Material
 from tunesmith.collect.novel import Novel
 from tunesmith.collect.recipes import RECIPES, RecipeName
-from tunesmith.collect.tolerant import ask as fetch
-from tunesmith.collect.tolerant import stored
 from tunesmith.core.errors import RemoteError, TunesmithError
 from tunesmith.core.jsonl import dump
 from tunesmith.core.records import Message, Reject, Row
 from tunesmith.core.runlog import say
 from tunesmith.engine.base import ChatEngine, ChatRequest, Reply, Sampling
+from tunesmith.engine.tolerant import ask as fetch
+from tunesmith.engine.tolerant import stored
 from tunesmith.metrics.overlap import normalise, words
 
 TRIAL, LOWEST = 20, 0.3  # requests; the share of rows accepted in the last so many below which it is not worth going on

@@ -83,7 +83,7 @@ def self_instruct(m: Material) -> Iterator[Ask]:
             "the questions begin and how long they are. Answer as exactly and in the same tone as the examples do, and "
             "state nothing that you are not sure of."
         )
-        trail = {"demos": [row.id for row in demos]}
+        trail = {"demos": [m.id_of(row) for row in demos]}
 
         def read(value: Any, trail: dict[str, Any] = trail) -> Iterator[Candidate | Ask]:
             for item in items(value, PAIRS):
@@ -178,7 +178,7 @@ def paraphrase(m: Material) -> Iterator[Ask]:
         )
 
         def read(value: Any, parent: Row = parent) -> Iterator[Candidate | Ask]:
-            trail = {"parents": [parent.id]}
+            trail = {"parents": [m.id_of(parent)]}
             for item in items(value, QUESTIONS):
                 row = item and with_message(parent, "user", item["question"], "generated")
                 yield Candidate(row, trail, *_drift(parent, row.question, strict=True)) if row else misshapen(trail)
@@ -253,7 +253,7 @@ def _near_miss(m: Material, number: int) -> Ask:
             parent = parents[item["number"] - 1]
             row = with_message(parent, "user", item["question"], "generated")
             wrong, detail = _drift(parent, row.question, strict=False)
-            yield Candidate(row, {"guard": "near miss", "parents": [parent.id]}, wrong, detail)
+            yield Candidate(row, {"guard": "near miss", "parents": [m.id_of(parent)]}, wrong, detail)
 
     return Ask(prompt + form(NUMBERED_QUESTIONS), NUMBERED_QUESTIONS, read, len(parents), number)
 
@@ -272,7 +272,7 @@ def rewrite(m: Material) -> Iterator[Ask]:
         )
 
         def read(value: Any, parent: Row = parent, reason: str = reason) -> Iterator[Candidate | Ask]:
-            trail = {"parents": [parent.id], "replaces": parent.id, "reason": reason}
+            trail = {"parents": [m.id_of(parent)], "replaces": m.id_of(parent), "reason": reason}
             for item in itertools.islice(items(value, ANSWERS), 1):
                 row = item and with_message(parent, "assistant", item["answer"], "edited")
                 source = f"{parent.question}\n{parent.answer}\n{documents}"

@@ -103,10 +103,11 @@ def given_shape(given: dict[str, str], rows: Rows, name: str) -> Shape:
     return Shape(kind, tuple((slot, fold(column)) for slot, column in sorted(given.items())))
 
 
-def vote(rows: Rows, name: str) -> tuple[Shape, str]:
+def vote(rows: Rows, name: str, typed: str) -> tuple[Shape, str]:
     """The shape of more than half of all rows, and the count as words: no order of rows and no head can change it.
 
-    Rows that carry a signal which is refused anyway have no vote. Raises DataError with the likeliest choices.
+    Rows that carry a signal which is refused anyway have no vote. Raises DataError with the likeliest choices, for the
+    file as it is `typed`.
     """
     votes: Counter[Shape | None] = Counter()
     refused = 0
@@ -119,19 +120,19 @@ def vote(rows: Rows, name: str) -> tuple[Shape, str]:
         return REFUSED, f"{refused} rows carry what is not learnt from yet"
     shape, number = max(votes.items(), key=lambda item: (item[1], str(item[0])))
     if shape is None or 2 * number <= votes.total():
-        raise _unsure(rows, votes, name)
+        raise _unsure(rows, votes, name, typed)
     return shape, f"{number} of {votes.total() + refused} rows"
 
 
-def _unsure(rows: Rows, votes: Counter[Shape | None], name: str) -> DataError:
+def _unsure(rows: Rows, votes: Counter[Shape | None], name: str, typed: str) -> DataError:
     nested: dict[str, str] = {}
     for row in rows():
         for key, value in row.items():
             nested[key] = nested.get(key, "") or " (nested)" * isinstance(value, list | dict)
     columns = [key + nested[key] for key in sorted(nested)]
     flags = [f"--map prompt={a} --map completion={b}" for a, b in guesses(rows(), ALIASES)]
-    tries = [f"tunesmith collect {name} {flag}" for flag in flags]
-    choice = f"none looks like an answer; add one, or: tunesmith collect {name} --map prompt=A --map completion=B"
+    tries = [f"tunesmith collect {typed} {flag}" for flag in flags]
+    choice = f"none looks like an answer; add one, or: tunesmith collect {typed} --map prompt=A --map completion=B"
     found = sorted((f"{count} rows look like {shape}" for shape, count in votes.items() if shape), reverse=True)
     what = f"which columns hold prompt and answer? There are: {', '.join(columns[:20])}"
     expected = "; ".join([*found[:3], "usual names, or --map; likeliest first"])

@@ -158,4 +158,4 @@ def look(file: Sniffed, given: dict[str, str]) -> Source:
         return Source(file, Shape("none"), "no row can be read")
     if given:
         return Source(file, given_shape(given, rows, name), "as given", True)
-    return Source(file, *vote(rows, name))
+    return Source(file, *vote(rows, name, file.blob.typed))

@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 import lzma
+import shlex
 import sys
 import zipfile
 import zlib
@@ -46,13 +47,15 @@ class Limits:
 class Blob:
     """Bytes with a name, which can be opened again and again. `size`: bytes of the outermost file.
 
-    `path`: where exactly these bytes lie, when they do. `skipped`: members of the archive that were passed over.
+    `path`: where exactly these bytes lie, when they do. `typed`: the outermost file, as it is named to a shell.
+    `skipped`: members of the archive that were passed over.
     """
 
     name: str
     open: Callable[[], IO[bytes]]
     size: int
     path: Path | None = None
+    typed: str = ""
     chat: bool = False
     skipped: tuple[str, ...] = ()
 
@@ -67,7 +70,7 @@ class Blob:
 
 
 def blob_of(path: Path, name: str) -> Blob:
-    return Blob(name, lambda: path.open("rb"), path.stat().st_size, path)
+    return Blob(name, lambda: path.open("rb"), path.stat().st_size, path, shlex.quote(str(path)))
 
 
 def memory(data: bytes, name: str) -> Blob:
@@ -153,7 +156,7 @@ def _inflated(blob: Blob, opener: Callable[[IO[bytes]], Any], limits: Limits) ->
         raw = blob.open()
         return _bounded(opener(raw), blob, limits.allowed(blob.size), [raw])
 
-    return Blob(blob.name, open_inflated, blob.size, skipped=blob.skipped)
+    return Blob(blob.name, open_inflated, blob.size, typed=blob.typed, skipped=blob.skipped)
 
 
 def _bounded(stream: Any, blob: Blob, allowed: int, under: Sequence[Closes]) -> IO[bytes]:
@@ -184,7 +187,7 @@ def member(blob: Blob, info: zipfile.ZipInfo, allowed: int) -> Blob:
             raw.close()
             raise _damaged(inner.name, error) from error
 
-    inner = Blob(f"{blob.name}/{info.filename}", open_member, blob.size)
+    inner = Blob(f"{blob.name}/{info.filename}", open_member, blob.size, typed=blob.typed)
     return inner
 
 

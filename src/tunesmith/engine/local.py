@@ -18,7 +18,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from tunesmith.core.errors import ModelError
 from tunesmith.engine.base import Generation, Sampling, Score
-from tunesmith.engine.sampling import first_stop, next_ids, stop_window
+from tunesmith.engine.sampling import answer_start, first_stop, next_ids, stop_window
 from tunesmith.model.load import context_length
 
 Ids = Sequence[int]
@@ -78,7 +78,8 @@ class LocalEngine:
             raise ModelError(f"{type(inner).__name__} keeps no keys and values", expected="a transformer decoder")
 
     def generate(self, prompts: Sequence[Ids], sampling: Sampling | Sequence[Sampling]) -> list[Generation]:
-        """One generation a prompt, in order; `ids` without the stop token, `text` without special tokens.
+        """One generation a prompt, in order; `ids` without the stop token, `text` without special tokens and without
+        an empty thought.
 
         Where prompt and max_new_tokens exceed the context, the limit is what fits. Raises ModelError, with the index
         of the prompt, where nothing fits.
@@ -161,7 +162,8 @@ class LocalEngine:
         row.ids.append(new)
         stops = row.sampling.stop
         if stops and first_stop(self.tokenizer.decode(row.ids[-row.window :]), stops) is not None:
-            cut = first_stop(self.tokenizer.decode(row.ids), stops)
+            text = self.tokenizer.decode(row.ids)
+            cut = first_stop(text, stops, answer_start(text))
             if cut is not None:
                 return self._finish(row, "stop", cut)
         return self._finish(row, "length") if len(row.ids) == row.limit else None
@@ -171,7 +173,7 @@ class LocalEngine:
         text, ids = self.tokenizer.decode(row.ids)[:cut], row.ids
         while cut is not None and ids and self.tokenizer.decode(ids[:-1]).startswith(text):
             ids = ids[:-1]
-        return Generation(text, tuple(ids), finish)
+        return Generation(text[answer_start(text) :], tuple(ids), finish)
 
     def _score(self, batch: Sequence[tuple[Ids, Ids]]) -> list[Score]:
         """Prompts once each, then all continuations in one pass over the copies of their keys and values."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from tunesmith.engine.base import Sampling
 if TYPE_CHECKING:
     import torch
 
+_THOUGHT, _THOUGHT_END = re.compile(r"\s*<think>\s*"), "</think>"
 STOP_MARGIN = 8  # tokens; some decoders strip a space or half a character at the start of what they are given
 
 
@@ -54,7 +56,20 @@ def stop_window(stops: Sequence[str]) -> int:
     return max((len(stop.encode()) for stop in stops), default=0) + STOP_MARGIN
 
 
-def first_stop(text: str, stops: Sequence[str]) -> int | None:
-    """Where the earliest stop string begins in `text`, or None."""
-    found = [place for stop in stops if stop and (place := text.find(stop)) >= 0]
+def answer_start(text: str) -> int:
+    """Where the answer begins in a generated text: after an empty thought, at the end of one that may become empty.
+
+    Qwen3's template and others put `<think></think>` and empty lines before every answer that they render, so a model
+    that was tuned with them writes that first. It is no part of what is said. A thought with a text is left as it is.
+    """
+    match = _THOUGHT.match(text)
+    rest = text[match.end() :] if match else ""
+    if rest.startswith(_THOUGHT_END):
+        return len(text) - len(rest.removeprefix(_THOUGHT_END).lstrip())
+    return len(text) if match and _THOUGHT_END.startswith(rest) else 0
+
+
+def first_stop(text: str, stops: Sequence[str], start: int = 0) -> int | None:
+    """Where the earliest stop string begins in `text`, from `start` on, or None."""
+    found = [place for stop in stops if stop and (place := text.find(stop, start)) >= 0]
     return min(found, default=None)

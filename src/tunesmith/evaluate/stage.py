@@ -117,8 +117,9 @@ def _held_out(config: EvaluateConfig, inputs: EvaluateInputs) -> tuple[list[Row]
 
 
 def _answer_tokens(training: Sequence[Row], renderer: Renderer) -> int:
-    """1.5 x the length that 99.5 % of the training answers stay within, stop token included."""
-    lengths = [len(ids) + 1 for ids in renderer.tokenizer.encode_many([reference_of(row) for row in training])]
+    """1.5 x the length that 99.5 % of the training answers stay within, with all that the template puts around them."""
+    more = renderer.answer_overhead
+    lengths = [len(ids) + more for ids in renderer.tokenizer.encode_many([reference_of(row) for row in training])]
     return min(MOST_TOKENS, math.ceil(1.5 * nearest_rank(lengths, 0.995))) if lengths else MOST_TOKENS
 
 

@@ -11,7 +11,7 @@ from tunesmith.core.records import Row
 from tunesmith.prepare.corpus import Corpus, answers, asks, turns
 from tunesmith.prepare.finding import Check, Hit
 from tunesmith.prepare.pii import personal, secrets
-from tunesmith.prepare.residue import control_tokens, has_residue
+from tunesmith.text.residue import control_tokens, has_residue
 from tunesmith.text.similar import normalise
 
 NULLS = ("null", "nan", "none", "undefined", "n/a")  # what a program writes where it had nothing

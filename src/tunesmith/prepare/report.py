@@ -10,8 +10,8 @@ from tunesmith.core.records import Reject
 from tunesmith.prepare.finding import Axis, Finding
 from tunesmith.prepare.groups import Questions
 from tunesmith.prepare.quality import Audit
-from tunesmith.prepare.residue import Unwrapped
 from tunesmith.prepare.split import SPLITS, Splits
+from tunesmith.text.residue import Unwrapped
 
 SHOWN = 10  # rows of a finding; findings.jsonl and rejects.jsonl hold all
 ORDER = ("error", "warning", "note")

@@ -23,10 +23,10 @@ from tunesmith.core.records import Message, Meta, Row
 from tunesmith.prepare.arrange import Arranged, arrange, earlier
 from tunesmith.prepare.config import PrepareConfig
 from tunesmith.prepare.parents import kinship
-from tunesmith.prepare.residue import SHARE, takings
 from tunesmith.prepare.shards import Job, Runner, check_complete, run_local, shard_name, write_shards
 from tunesmith.prepare.split import SPLITS
 from tunesmith.prepare.steps import DECIDED, REWRITTEN, WRONG, Accepted
+from tunesmith.text.residue import SHARE, takings
 
 VERSION = 1  # of what the same rows become; part of a set's name
 SHARD_ROWS = 20_000  # rows a shard: some 20 MB of Alpaca-like rows, ten times that while a worker has them

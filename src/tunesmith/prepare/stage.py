@@ -20,8 +20,8 @@ from tunesmith.prepare.clean import check, drop_duplicates, kind, read, with_sys
 from tunesmith.prepare.config import PrepareConfig as PrepareConfig
 from tunesmith.prepare.quality import Audit, audit, leave_out
 from tunesmith.prepare.report import notes, page
-from tunesmith.prepare.residue import Unwrapped, unwrap
 from tunesmith.prepare.split import SPLITS, Splits
+from tunesmith.text.residue import Unwrapped, unwrap
 
 VERSION = 1  # of what the same rows become; part of a set's name
 RECEIPT = ("set_id", "path", "rows_in", "kept", "rejected", "unwrapped", "duplicates", "near_duplicates", "leaked")

@@ -13,7 +13,7 @@ from tunesmith.core.records import Row
 from tunesmith.prepare.clean import answer_key, check, kind, place, reject, same_key, with_system
 from tunesmith.prepare.groups import said
 from tunesmith.prepare.parents import Kinship
-from tunesmith.prepare.residue import takings
+from tunesmith.text.residue import takings
 
 Settings = dict[str, Any]
 Accepted = dict[str, list[str]]  # file -> the templates taken off its rows, in order

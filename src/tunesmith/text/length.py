@@ -13,7 +13,7 @@ from typing import Literal
 
 from tunesmith.core.errors import DataError, UsageError
 from tunesmith.core.records import Message, Row
-from tunesmith.text.render import Renderer
+from tunesmith.text.render import Example, Renderer
 from tunesmith.text.tokenizer import Tokenizer
 
 OverLength = Literal["skip", "trim-context", "split"]
@@ -27,21 +27,22 @@ _WORD = re.compile(r"\s*\S+|\s+")
 
 @dataclass(frozen=True)
 class Fitted:
-    """What becomes of a row. `rows`: what is trained in its place; none where it is too long.
+    """What becomes of a row. `rows`: what is trained in its place, `examples`: the same rendered; none, if too long.
 
     `cut`: the message that was cut, and the characters (start, end) of its content that went; None where none was.
     """
 
     rows: tuple[Row, ...]
+    examples: tuple[Example, ...]
     action: Literal["whole", "too_long", "trimmed", "split"]
     tokens: int
     detail: str = ""
     cut: tuple[int, int, int] | None = None
 
 
-def length(row: Row, renderer: Renderer) -> int:
-    """Tokens of a row's longest training sequence. Raises DataError where the template refuses the row."""
-    return max(len(example.ids) for example in renderer.render(row))
+def longest(examples: Sequence[Example]) -> int:
+    """Tokens of the longest of a row's training sequences; 0 where there is none."""
+    return max((len(example.ids) for example in examples), default=0)
 
 
 def lengths(rows: Iterable[Row], renderer: Renderer) -> list[int]:
@@ -49,10 +50,44 @@ def lengths(rows: Iterable[Row], renderer: Renderer) -> list[int]:
     found = []
     for row in rows:
         try:
-            found.append(length(row, renderer))
+            found.append(longest(renderer.render(row)))
         except DataError:
             found.append(0)
     return found
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The longest sequence that is trained, in tokens, and what it was decided by. `context`: the base's."""
+
+    max_length: int
+    context: int
+    longest: int
+    rows: int
+    reason: str
+
+    def __str__(self) -> str:
+        known = f"the longest of {self.rows:,} rows has {self.longest:,} tokens, the base takes {self.context:,}"
+        return f"max_length {self.max_length:,}: {self.reason} ({known})"
+
+
+def decide_length(found: Sequence[int], context: int, max_length: int | None) -> Limit:
+    """`max_length` where it is set, else from the exact tokens of the rows (0: cannot be trained at all).
+
+    Raises UsageError where it exceeds the base's context: such a row would be cut or computed wrongly.
+    """
+    if max_length is not None and max_length > context:
+        what = f"max_length = {max_length} exceeds the base's context of {context} tokens"
+        raise UsageError(what, fix=f"max_length = {context} in [train], or leave it out: it is decided from the rows")
+    chosen = max_length or fitting_length(found, context)
+    most = max(found, default=0)
+    if max_length is not None:
+        reason = "as set"
+    elif most <= chosen:
+        reason = "every row fits"
+    else:
+        reason = "all that the base takes" if chosen == context else f"{100 * SHARE:.1f} % of the rows fit"
+    return Limit(chosen, context, most, sum(number > 0 for number in found), reason)
 
 
 def fitting_length(found: Sequence[int], context: int) -> int:
@@ -64,21 +99,31 @@ def fitting_length(found: Sequence[int], context: int) -> int:
     return min(context, STEP * math.ceil(enough / STEP))
 
 
-def fit(row: Row, renderer: Renderer, max_length: int, policy: OverLength = "skip") -> Fitted:
-    """A row that fits as it is; a longer one by the policy.
+def fit(
+    row: Row,
+    renderer: Renderer,
+    max_length: int,
+    policy: OverLength = "skip",
+    whole: Sequence[Example] | None = None,
+) -> Fitted:
+    """A row that fits as it is; a longer one by the policy. `whole`: the row's rendering, where there is one already.
 
     Raises UsageError for a policy that does not go with the kind of row, DataError where the template refuses it.
     """
     check_policy(row, policy)
-    tokens = length(row, renderer)
-    told = f"{tokens} tokens, the limit is {max_length}"
+    examples = tuple(renderer.render(row) if whole is None else whole)
+    tokens = longest(examples)
     if tokens <= max_length:
-        return Fitted((row,), "whole", tokens)
+        return Fitted((row,), examples, "whole", tokens)
     if policy == "skip":
-        return Fitted((), "too_long", tokens, told)
+        return _too_long(tokens, max_length)
     if policy == "split":
         return _split(row, renderer, max_length, tokens)
     return _trimmed(row, renderer, max_length, tokens)
+
+
+def _too_long(tokens: int, max_length: int, why: str = "") -> Fitted:
+    return Fitted((), (), "too_long", tokens, f"{tokens} tokens, the limit is {max_length}{why}")
 
 
 def check_policy(row: Row, policy: OverLength) -> None:
@@ -110,10 +155,9 @@ def context_span(text: str) -> tuple[int, int]:
 
 def _trimmed(row: Row, renderer: Renderer, max_length: int, tokens: int) -> Fitted:
     """The row with as much of its context as fits."""
-    told = f"{tokens} tokens, the limit is {max_length}"
     place = max((i for i, m in enumerate(row.messages) if m.role == "user"), default=-1)
     if place < 0:
-        return Fitted((), "too_long", tokens, f"{told}; there is no user's message to trim")
+        return _too_long(tokens, max_length, "; there is no user's message to trim")
     text = row.messages[place].content
     start, end = context_span(text)
     parts = _parts(text[start:end])
@@ -124,14 +168,15 @@ def _trimmed(row: Row, renderer: Renderer, max_length: int, tokens: int) -> Fitt
         return start + sum(map(len, head)), end - sum(map(len, tail))
 
     def fits(kept: int) -> bool:
-        return length(_without(row, place, *cut(kept)), renderer) <= max_length
+        return longest(renderer.render(_without(row, place, *cut(kept)))) <= max_length
 
     kept = _most(fits, len(parts) - 1)
     a, b = cut(kept)
     if kept == 0 or min(a - start, end - b) < KEPT:
-        return Fitted((), "too_long", tokens, f"{told}; the rest of it is too long without its context")
-    detail = f"{told}; {b - a} of {end - start} characters of context were cut"
-    return Fitted((_without(row, place, a, b),), "trimmed", tokens, detail, (place, a, b))
+        return _too_long(tokens, max_length, "; the rest of it is too long without its context")
+    made = _without(row, place, a, b)
+    detail = f"{tokens} tokens, the limit is {max_length}; {b - a} of {end - start} characters of context were cut"
+    return Fitted((made,), tuple(renderer.render(made)), "trimmed", tokens, detail, (place, a, b))
 
 
 def _parts(text: str) -> list[str]:
@@ -159,10 +204,11 @@ def _most(fits: Callable[[int], bool], high: int) -> int:
 def _split(row: Row, renderer: Renderer, max_length: int, tokens: int) -> Fitted:
     extra = tokens - len(renderer.tokenizer.encode(row.text))  # the tokens around a text: its end, and often a start
     if max_length <= extra:
-        return Fitted((), "too_long", tokens, f"{tokens} tokens, the limit is {max_length}")
+        return _too_long(tokens, max_length)
     pieces = split_text(row.text, renderer.tokenizer, max_length - extra)
     rows = tuple(replace(row, text=piece) for piece in pieces)
-    return Fitted(rows, "split", tokens, f"{tokens} tokens, the limit is {max_length}; {len(rows)} pieces")
+    examples = tuple(example for made in rows for example in renderer.render(made))
+    return Fitted(rows, examples, "split", tokens, f"{tokens} tokens, the limit is {max_length}; {len(rows)} pieces")
 
 
 def split_text(text: str, tokenizer: Tokenizer, limit: int) -> list[str]:
@@ -218,10 +264,11 @@ def _ends_sentence(before: str, after: str) -> bool:
     return before.rstrip()[-1:] in tuple(".!?。！？") and (after[:1].isspace() or before.rstrip()[-1:] in "。！？")
 
 
-def view(row: Row, renderer: Renderer, max_length: int, policy: OverLength) -> tuple[dict[str, object], str]:
-    """What would be cut of a row, and where: (facts, lines for people). No line where the row fits."""
-    fitted = fit(row, renderer, max_length, policy)
+def view(row: Row, fitted: Fitted, max_length: int) -> tuple[dict[str, object], str]:
+    """What is cut of a row, and where: (facts, lines for people). No line where the row fits."""
+    left = longest(fitted.examples) if fitted.action == "trimmed" else fitted.tokens
     facts: dict[str, object] = {"tokens": fitted.tokens, "max_length": max_length, "action": fitted.action}
+    facts["truncated_tokens"] = fitted.tokens - left
     if fitted.action == "whole":
         return facts, ""
     lines = [f"{fitted.action.replace('_', ' ')}: {fitted.detail}"]
@@ -232,7 +279,6 @@ def view(row: Row, renderer: Renderer, max_length: int, policy: OverLength) -> t
         lines.append(f"  cut from message {message + 1}, characters {start} to {end}: {_ends(gone)}")
     if fitted.action == "split":
         facts["pieces"] = [len(piece.text) for piece in fitted.rows]
-        lines += [f"  piece {i}: {_ends(piece.text)}" for i, piece in enumerate(fitted.rows, 1)]
     if fitted.action == "too_long":
         lines.append(f"  {fitted.tokens - max_length} tokens too many: the row is not trained")
     return facts, "\n".join(lines)

@@ -18,7 +18,7 @@ from typing import Literal
 import jinja2
 
 from tunesmith.core.errors import DataError, ModelError
-from tunesmith.core.records import Message, Row
+from tunesmith.core.records import Message, Row, pair
 from tunesmith.text.template import Template, template_source
 from tunesmith.text.tokenizer import Tokenizer
 
@@ -77,6 +77,13 @@ class Renderer:
         names = f"{self.tokenizer.bos_token} {self.tokenizer.eos_token} {self.tokenizer.adds_bos}"
         blob = "\0".join([self.template.source, names, self.tokenizer.backend.to_str()])
         return hashlib.sha256(blob.encode()).hexdigest()
+
+    @property
+    def answer_overhead(self) -> int:
+        """Tokens that a model writes besides an answer's text: the stop token, and what the template begins it with."""
+        (example,) = self.render(pair("a", "a"))
+        end = max(place for place, trained in enumerate(example.mask) if trained) + 1
+        return end - len(self.prompt([Message("user", "a")])) - len(self.tokenizer.encode("a", start=False))
 
     def prompt_text(self, messages: Sequence[Message]) -> str:
         """What the model is given, as text; for people and for the parity receipt."""

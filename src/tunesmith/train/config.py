@@ -41,7 +41,7 @@ class TrainConfig(Config):
     micro_batch_tokens: int = Field(default=4096, ge=1)
     """padded tokens a forward pass: memory and speed, never the result"""
     max_length: int | None = Field(default=None, ge=8)
-    """the longest example in tokens; longer ones are skipped and reported. The base's context, where not given"""
+    """the longest example in tokens, at most the base's context; decided from the exact lengths of the rows"""
     over_length: OverLength = "skip"
     """longer rows: skip (reported), trim-context (the middle of the prompt's context), split (raw text, into pieces)"""
     train_on: TrainOn = "completion"

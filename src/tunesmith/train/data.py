@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tunesmith.core.errors import DataError, ModelError
 from tunesmith.core.records import Row
-from tunesmith.text.length import OverLength, fit
+from tunesmith.text.length import Fitted, OverLength, fit, longest
 from tunesmith.text.render import Example, Renderer, check_example
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A row and its training sequences, whatever their length; none, and why, where it cannot be trained."""
+
+    row: Row
+    examples: tuple[Example, ...] = ()
+    reason: str = ""
+    detail: str = ""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the longest sequence; 0 where there is none."""
+        return longest(self.examples)
 
 
 @dataclass(frozen=True)
@@ -43,41 +58,61 @@ class Data:
 
 
 def build(rows: Iterable[Row], renderer: Renderer, max_length: int, policy: OverLength = "skip") -> Examples:
-    """Render and check every row. A failed check stops the run: it would fail for the whole set alike.
+    """Rows to examples under a limit that is known."""
+    return select(render(rows, renderer), renderer, max_length, policy)
 
-    Rows longer than `max_length` tokens are skipped, or fitted by `policy`; an answer's end and its stop token are
-    never cut.
-    Raises ModelError on a failed check, DataError for preference rows, which this objective would misuse.
+
+def render(rows: Iterable[Row], renderer: Renderer) -> list[Rendered]:
+    """Every row once, at full length: what the limit is decided from, and what is trained where it fits.
+
+    Raises DataError for preference rows, which this objective would misuse.
+    """
+    return [_rendered(row, renderer) for row in rows]
+
+
+def _rendered(row: Row, renderer: Renderer) -> Rendered:
+    if row.chosen is not None or row.rejected is not None:
+        what = "the set holds preference rows (chosen, rejected), and this training uses answers only"
+        fix = "prepare question/answer rows; preference training is not built yet"
+        raise DataError(what, where=_place(row), fix=fix)
+    if not row.text and not any(m.role == "assistant" for m in row.messages):
+        return Rendered(row, (), "no_answer", "no message of the assistant")
+    try:
+        return Rendered(row, tuple(renderer.render(row)))
+    except DataError as error:
+        return Rendered(row, (), "template", error.what)
+
+
+def select(rendered: Sequence[Rendered], renderer: Renderer, max_length: int, policy: OverLength) -> Examples:
+    """What of the rows is trained: those longer than `max_length` tokens are skipped, or fitted by `policy`.
+
+    An answer's end and its stop token are never cut. A failed check stops the run (ModelError): it would fail for the
+    whole set alike.
     """
     out = Examples([])
-    count = 0
-    for row in rows:
-        if row.chosen is not None or row.rejected is not None:
-            what = "the set holds preference rows (chosen, rejected), and this training uses answers only"
-            where = f"{row.meta.source}:{row.meta.line}"
-            raise DataError(what, where=where, fix="prepare question/answer rows; preference training is not built yet")
-        if not row.text and not any(m.role == "assistant" for m in row.messages):
-            out.skipped.append(_note(row, "no_answer", "no message of the assistant"))
-            continue
-        try:
-            fitted = fit(row, renderer, max_length, policy)
-            found = [example for part in fitted.rows for example in renderer.render(part)]
-        except DataError as error:
-            out.skipped.append(_note(row, "template", error.what))
-            continue
-        if not found:
-            out.skipped.append(_note(row, fitted.action, fitted.detail))
+    for one in rendered:
+        fitted = fitted_row(one, renderer, max_length, policy)
+        if fitted is None:
+            out.skipped.append(_note(one.row, one.reason, one.detail))
             continue
         if fitted.action != "whole":
-            out.fitted.append(_note(row, fitted.action, fitted.detail))
-        for example in found:
-            problem = check_example(example, renderer)
-            if problem is not None:
-                where = f"{row.meta.source}:{row.meta.line}"
-                raise ModelError(f"row {row.id} cannot be trained: {problem}", where=where)
-        out.kept.extend(found)
-        count += 1
-    return replace(out, rows=count)
+            listed = out.fitted if fitted.examples else out.skipped
+            listed.append(_note(one.row, fitted.action, fitted.detail))
+        for example in fitted.examples:
+            if (problem := check_example(example, renderer)) is not None:
+                raise ModelError(f"row {one.row.id} cannot be trained: {problem}", where=_place(one.row))
+        out.kept.extend(fitted.examples)
+    return replace(out, rows=len(rendered) - len(out.skipped))
+
+
+def fitted_row(one: Rendered, renderer: Renderer, max_length: int, policy: OverLength) -> Fitted | None:
+    """What becomes of a row under the limit; None where it cannot be trained at any length."""
+    if one.reason:
+        return None
+    try:
+        return fit(one.row, renderer, max_length, policy, one.examples)
+    except DataError as error:  # the template takes the row, but not the shorter one
+        return Fitted((), (), "too_long", one.tokens, error.what)
 
 
 def answered(row: Row) -> Row:
@@ -92,6 +127,10 @@ def question_and_answer(row: Row, renderer: Renderer) -> tuple[list[int], list[i
         ids = renderer.render(row)[0].ids
         return ids[: len(ids) // 2], ids[len(ids) // 2 :]
     return renderer.prompt(row.prompt), renderer.tokenizer.encode(row.answer, start=False)
+
+
+def _place(row: Row) -> str:
+    return f"{row.meta.source}:{row.meta.line}"
 
 
 def _note(row: Row, reason: str, detail: str) -> dict[str, Any]:

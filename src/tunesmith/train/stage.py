@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,12 @@ from tunesmith.core.runlog import say
 from tunesmith.model import device as machine
 from tunesmith.model import load
 from tunesmith.model.shape import stored_parameters
-from tunesmith.text.length import OverLength
+from tunesmith.text.length import Limit, decide_length
 from tunesmith.text.render import Renderer
 from tunesmith.text.tokenizer import Tokenizer
 from tunesmith.train import checkpoint, export
 from tunesmith.train.config import TrainConfig, decide
-from tunesmith.train.data import Data, answered, build
+from tunesmith.train.data import Data, answered, render, select
 from tunesmith.train.session import fit_model, prepare_model, run_facts
 from tunesmith.train.unfinished import check_same, finish, unfinished
 
@@ -53,11 +54,13 @@ def run(config: TrainConfig, inputs: TrainInputs, out: Path, *, resume: bool = F
         tokenizer = Tokenizer.load(load.ensure_fast_tokenizer(base, cache_dir() / "tokenizers"))
         renderer = Renderer(tokenizer, inputs.template, config.train_on)
         context = load.context_length(AutoConfig.from_pretrained(base, local_files_only=True))
-        data = _data(inputs.set_, renderer, min(config.max_length or context, context), config.over_length)
+        data, limit = _data(config, inputs.set_, renderer, context)
+        config = config.model_copy(update={"max_length": limit.max_length})
         config = decide(config, len(data.train.kept), stored_parameters(base))
-        receipt = _receipt(config, inputs, base, renderer, data)
+        receipt = _receipt(config, inputs, base, renderer, data) | {"context": context, "longest_row": limit.longest}
         check_same(work, receipt)
         _write_start(work, config, receipt, data)
+        _say_rows(data, limit, config.over_length)
         model, dtype = prepare_model(config, base, receipt)
         before = export.probe(model, renderer, data.probes)
         state = fit_model(config, model, renderer, data, work, receipt, dtype)
@@ -77,24 +80,24 @@ def summary(run: Artifact) -> dict[str, Any]:
     return {"run": run.name, "path": str(run.path)} | {name: facts[name] for name in (*names, *more)}
 
 
-def _data(set_: Artifact, renderer: Renderer, max_length: int, policy: OverLength) -> Data:
-    rows = list(read_rows(set_.path / "train.jsonl"))
-    train = build(rows, renderer, max_length, policy)
+def _data(config: TrainConfig, set_: Artifact, renderer: Renderer, context: int) -> tuple[Data, Limit]:
+    """Every row rendered once; the limit is decided from the lengths of all of them."""
+    rendered, held_out = (render(read_rows(set_.path / f"{part}.jsonl"), renderer) for part in ("train", "valid"))
+    limit = decide_length([one.tokens for one in (*rendered, *held_out)], context, config.max_length)
+    train = select(rendered, renderer, limit.max_length, config.over_length)
     if not train.kept:
         reasons = ", ".join(sorted({s["reason"] for s in train.skipped})) or "the set is empty"
         what = f"no row of {set_.name} can be trained ({reasons})"
         raise DataError(what, fix="raise max_length, take a base with a longer context, or see the set's report")
-    valid_rows = list(read_rows(set_.path / "valid.jsonl"))
-    valid = build(valid_rows, renderer, max_length, policy)
+    valid = select(held_out, renderer, limit.max_length, config.over_length)
     kept = {e.row_id for e in (*valid.kept, *train.kept)}
-    probes = [answered(row) for row in (*valid_rows, *rows) if row.id in kept]
-    return Data(train, valid, probes)
+    probes = [answered(one.row) for one in (*held_out, *rendered) if one.row.id in kept]
+    return Data(train, valid, probes), limit
 
 
 def _receipt(config: TrainConfig, inputs: TrainInputs, base: Path, renderer: Renderer, data: Data) -> dict[str, Any]:
-    skipped: dict[str, int] = {}
-    for one in (*data.train.skipped, *data.valid.skipped):
-        skipped[one["reason"]] = skipped.get(one["reason"], 0) + 1
+    train, valid = data.train.rows, data.valid.rows
+    skipped = {"skipped": _reasons(_skipped(data)), "fitted": _reasons(_fitted(data))}
     return {
         "base": inputs.base,
         "base_path": str(base),
@@ -104,27 +107,44 @@ def _receipt(config: TrainConfig, inputs: TrainInputs, base: Path, renderer: Ren
         "data_hash": inputs.set_.hash,
         "template_hash": renderer.hash,
         "config": config.model_dump(mode="json"),
-        "rows": {"train": data.train.rows, "valid": data.valid.rows, "skipped": skipped, "fitted": len(_fitted(data))},
+        "rows": {"in": train + valid + len(_skipped(data)), "train": train, "valid": valid, **skipped},
         "tokens_an_epoch": data.train.tokens,
         "trained_tokens_an_epoch": data.train.trained_tokens,
         "machine": machine.machine_facts(),
     }
 
 
+def _skipped(data: Data) -> list[dict[str, Any]]:
+    return [*data.train.skipped, *data.valid.skipped]
+
+
 def _fitted(data: Data) -> list[dict[str, Any]]:
     return [*data.train.fitted, *data.valid.fitted]
 
 
+def _reasons(notes: list[dict[str, Any]]) -> dict[str, int]:
+    return dict(Counter(note["reason"] for note in notes))
+
+
 def _write_start(work: Path, config: TrainConfig, receipt: dict[str, Any], data: Data) -> None:
-    """What a killed run leaves for a reader: its config, its receipt so far, and what was skipped."""
+    """What a killed run leaves for a reader: its config, its receipt so far, and which rows were skipped or cut."""
     (work / "config.toml").write_text(to_toml("train", config), encoding="utf-8")
     write_json(work / "receipt.json", receipt)
-    skipped = [*data.train.skipped, *data.valid.skipped]
-    write_jsonl(work / "skipped.jsonl", skipped)
+    write_jsonl(work / "skipped.jsonl", _skipped(data))
     write_jsonl(work / "fitted.jsonl", _fitted(data))
-    if fitted := _fitted(data):
-        say(f"  {len(fitted)} rows were too long and were trimmed or split; each is in fitted.jsonl")
+
+
+def _say_rows(data: Data, limit: Limit, policy: str) -> None:
+    """The limit and why, what became of longer rows, and the first few that are not trained."""
+    skipped, fitted = _skipped(data), _fitted(data)
+    say(f"  {limit}")
+    longer = _reasons([*fitted, *(one for one in skipped if one["reason"] == "too_long")])
+    if longer:
+        ways = ", ".join(f"{count} {'left out' if way == 'too_long' else way}" for way, count in longer.items())
+        say(f"  {sum(longer.values())} rows are longer: {ways} (over_length = {policy})")
     for one in skipped[:5]:
         say(f"  skipped {one['source']}:{one['line']}: {one['reason']} ({one['detail']})")
     if len(skipped) > 5:
         say(f"  ... {len(skipped)} rows skipped in all; each is in skipped.jsonl")
+    if fitted:
+        say("  each row that was trimmed or split is in fitted.jsonl")

@@ -1,7 +1,7 @@
 import pytest
 
 from tunesmith.core.records import Message, Meta, Row, pair
-from tunesmith.prepare.residue import control_tokens, has_residue, unwrap
+from tunesmith.text.residue import control_tokens, has_residue, unwrap
 
 WRAPPED = {
     "question": "### Question:\n{}\n\n### Answer:",
