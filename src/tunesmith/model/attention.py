@@ -77,6 +77,7 @@ def _varlen(
         window_size=(-1 if window is None else window - 1, 0),
         enable_gqa=q.shape[1] != k.shape[1],
     )
+    assert isinstance(out, Tensor)  # a tuple only where more is asked for
     return out.unsqueeze(0), None
 
 

@@ -36,7 +36,8 @@ def plan(lengths: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
     buckets: dict[int, list[int]] = {}
     for i, length in enumerate(lengths):
         buckets.setdefault(_rounded(length), []).append(i)
-    order, inverse = [], torch.empty(total, dtype=torch.int64)
+    order: list[int] = []
+    inverse = torch.empty(total, dtype=torch.int64)
     shapes = torch.zeros(_MOST_BUCKETS, 2, dtype=torch.int64)
     for n, (width, members) in enumerate(sorted(buckets.items())):
         shapes[n] = torch.tensor([len(members), width])
@@ -232,13 +233,11 @@ _LIBRARY.impl("attention", _op, "CPU")
 _LIBRARY.impl("attention_backward", _op_backward, "CPU")
 
 
-@torch.library.register_fake("tunesmith::attention")
-def _(q: Tensor, k: Tensor, v: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+def _shapes(q: Tensor, k: Tensor, v: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     return q.new_empty(q.shape[0], q.shape[1], v.shape[2]), q.new_empty(q.shape[0], q.shape[1], dtype=_wide(q.dtype))
 
 
-@torch.library.register_fake("tunesmith::attention_backward")
-def _(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, *_: Any) -> tuple[Tensor, ...]:
+def _shapes_backward(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, *_: Any) -> tuple[Tensor, ...]:
     return tuple(x.new_empty(x.shape) for x in (q, k, v))
 
 
@@ -252,4 +251,6 @@ def _differentiate(ctx: Any, grad: Tensor, _: Any) -> tuple[Any, ...]:
     return *grads, None, None, None, None, None
 
 
+torch.library.register_fake("tunesmith::attention", _shapes)
+torch.library.register_fake("tunesmith::attention_backward", _shapes_backward)
 torch.library.register_autograd("tunesmith::attention", _differentiate, setup_context=_save)

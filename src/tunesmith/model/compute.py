@@ -6,24 +6,26 @@ Each choice is made from what the model, the machine and the length of the run a
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
-from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from tunesmith.core.errors import UsageError
-from tunesmith.model import attention, head
+from tunesmith.model import attention, head, load
 from tunesmith.model.device import autocast
+from tunesmith.model.optim import Optimizers
 
 Choice = Literal["auto", "on", "off"]
 COMPILE_SECONDS = 60.0  # a block, its attention and the loss from an empty cache on two cores; 15 from a full one
 COMPILE_GAIN = 0.35  # of the time of a step; bench/train.py measures both
+_SLOW = 1e11  # FLOP/s; a slower machine would not be used
 _EAGER_SHARE = 0.3  # of the matrix-product peak that an uncompiled step reaches on a CPU
 
 
@@ -41,19 +43,45 @@ class Computing:
     compiled: bool
     copies: torch.dtype | None
     plain_head: bool
-    reasons: dict[str, str]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """For the receipt."""
+        copies = str(self.copies).removeprefix("torch.") if self.copies else None
+        return {"attention": self.packed or "padded", "compiled": self.compiled, "weights": copies or "as stored"}
+
+    def begin(self, model: nn.Module, optimizers: Optimizers) -> None:
+        """Put the weights of `model` (adapter and all) into the format that computes, and mark what is compiled."""
+        if self.copies:
+            optimizers.lower(self.copies)
+            for p in model.parameters():
+                if not p.requires_grad:
+                    p.data = p.data.to(self.copies)
+        if self.compiled:  # the repeated layers share one graph; nothing is compiled before the first call
+            for block in blocks_of(model):
+                block.compile(dynamic=True, fullgraph=True)
+
+    def end(self, model: nn.Module, base: Path) -> None:
+        """Give frozen weights their stored numbers back, after `begin` rounded them."""
+        frozen = {name: p for name, p in self.model.named_parameters() if not p.requires_grad}
+        stored = load.stored_dtype(base)
+        if not self.copies or not frozen or stored == self.copies:
+            return
+        fresh = dict(load.load_model(base, stored).named_parameters())
+        for name, p in frozen.items():
+            p.data = fresh[name.replace(".base_layer.", ".")].data
 
     @contextmanager
     def training(self) -> Iterator[None]:
         """Forward and backward passes of the loop."""
-        with self._attending(self.packed), self._format():
+        with self._attending(self.packed):
             yield
 
     @contextmanager
     def measuring(self) -> Iterator[None]:
         """The same batches without gradients; not compiled, because a second graph would cost more than it saves."""
         kind: attention.Kind | None = "documents" if self.packed == "bucketed" else self.packed
-        with torch.compiler.set_stance("force_eager"), self._attending(kind), self._format():
+        with torch.compiler.set_stance("force_eager"), self._attending(kind):
             yield
 
     @contextmanager
@@ -84,19 +112,9 @@ class Computing:
                 stack.enter_context(attention.using(self.model, kind))
             yield
 
-    @contextmanager
-    def _format(self) -> Iterator[None]:
-        with ExitStack() as stack:
-            if self.copies is None:
-                stack.enter_context(autocast(self.dtype, self.device))
-            yield
-
-
-def base_of(model: nn.Module) -> PreTrainedModel:
-    """The transformers model itself, below an adapter."""
-    found = model.get_base_model() if isinstance(model, PeftModel) else model
-    assert isinstance(found, PreTrainedModel)
-    return found
+    def format(self) -> AbstractContextManager[None]:
+        """Forward passes alone: autocast chooses for the backward pass by itself."""
+        return nullcontext() if self.copies else autocast(self.dtype, self.device)
 
 
 def blocks_of(model: nn.Module) -> list[nn.Module]:
@@ -104,24 +122,20 @@ def blocks_of(model: nn.Module) -> list[nn.Module]:
     return [part for part in model.modules() if isinstance(part, GradientCheckpointingLayer)]
 
 
-def compile_blocks(model: nn.Module) -> None:
-    """Compile each repeated layer; they share one graph. Nothing is compiled before the first call."""
-    for block in blocks_of(model):
-        block.compile(dynamic=True, fullgraph=True)
-
-
-def pick_compile(asked: Choice, model: nn.Module, device: torch.device, eager_seconds: float) -> tuple[bool, str]:
-    """Whether to compile, and why. `eager_seconds`: how long the run would train without.
+def pick_compile(asked: Choice, device: torch.device, flops: float, peak: Callable[[], float]) -> tuple[bool, str]:
+    """Whether to compile, and why, for a run of so many useful operations; `peak` measures matrix products (FLOP/s).
 
     Raises UsageError where it is asked for and cannot be done.
     """
-    missing = _missing(device) or ("" if blocks_of(model) else "transformers marks no repeated layer in this model")
+    missing = _missing(device)
     if asked == "on" and missing:
-        raise UsageError(f"--compile on: {missing}", fix="--compile off, or install it")
+        raise UsageError(f'compile = "on": {missing}', fix='compile = "off", or install it')
     if asked != "auto" or missing:
         return asked == "on", missing or f"{asked}, as asked"
-    saved = COMPILE_GAIN * eager_seconds
-    if saved < COMPILE_SECONDS:
+    if flops < COMPILE_SECONDS * _SLOW:
+        return False, "the run is short"
+    saved = COMPILE_GAIN * flops / (_EAGER_SHARE * peak())
+    if saved < 2 * COMPILE_SECONDS:
         return False, f"about {saved:,.0f} s would be saved, and compiling costs up to {COMPILE_SECONDS:.0f} s"
     return True, f"about {saved:,.0f} s are saved for up to {COMPILE_SECONDS:.0f} s of compiling"
 
@@ -133,11 +147,6 @@ def _missing(device: torch.device) -> str:
 
         return "" if importlib.util.find_spec("triton") else "triton is not installed"
     return "" if any(map(shutil.which, ("g++", "clang++", "c++"))) else "there is no C++ compiler (g++)"
-
-
-def eager_seconds(flops: float, peak: float) -> float:
-    """A guess at the seconds of so many useful operations without compiling, given the matrix-product peak (FLOP/s)."""
-    return flops / (_EAGER_SHARE * peak)
 
 
 @torch.no_grad()
@@ -174,10 +183,3 @@ def _has_varlen() -> bool:
     import importlib.util
 
     return importlib.util.find_spec("torch.nn.attention.varlen") is not None
-
-
-def lower_frozen(model: nn.Module, dtype: torch.dtype) -> None:
-    """What is not trained, in the format that computes; read it from disk again for its stored numbers."""
-    for p in model.parameters():
-        if not p.requires_grad and p.is_floating_point():
-            p.data = p.data.to(dtype)

@@ -59,7 +59,7 @@ class _HeadLoss(torch.autograd.Function):
         return torch.as_tensor(total)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         for_hidden, for_weight = ctx.saved_tensors
         scaled = None if for_weight is None else (for_weight * grad).to(for_hidden.dtype)
         return (for_hidden * grad).to(for_hidden.dtype), scaled, None, None

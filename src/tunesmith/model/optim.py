@@ -77,10 +77,21 @@ class MasterAdamW(torch.optim.Optimizer):
                     state["step"] = torch.zeros((), dtype=torch.float32, device=master.device)
                     state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(master), torch.zeros_like(master)
                 state["step"] += 1
+                moments = [state["exp_avg"]], [state["exp_avg_sq"]]
+                beta1, beta2 = group["betas"]
                 torch._fused_adamw_(
-                    *([master], [p.grad.to(master.dtype)], [state["exp_avg"]], [state["exp_avg_sq"]], [], [state["step"]]),
-                    **{name: group[name] for name in ("lr", "eps", "weight_decay")},
-                    **{"beta1": group["betas"][0], "beta2": group["betas"][1], "amsgrad": False, "maximize": False},
+                    [master],
+                    [p.grad.to(master.dtype)],
+                    *moments,
+                    [],
+                    [state["step"]],
+                    lr=group["lr"],
+                    beta1=beta1,
+                    beta2=beta2,
+                    weight_decay=group["weight_decay"],
+                    eps=group["eps"],
+                    amsgrad=False,
+                    maximize=False,
                 )
                 if self.copies[p] is not master:
                     self.copies[p].copy_(master)
@@ -166,6 +177,13 @@ class Optimizers:
             for part in self._mixed:
                 stack.enter_context(part.full_precision())
             yield
+
+    def raise_precision(self) -> None:
+        """The trained parameters are their masters from now on."""
+        for part in self._mixed:
+            part.copies = dict(part.masters)
+        with self.full_precision():
+            pass
 
     @property
     def _mixed(self) -> list[MasterAdamW]:

@@ -11,6 +11,7 @@ from tunesmith.core.config import Config
 from tunesmith.text.length import OverLength
 from tunesmith.text.render import TrainOn
 
+Choice = Literal["auto", "on", "off"]
 Schedule = Literal["cosine", "linear", "constant", "wsd"]
 _WANTED_STEPS = 400  # below a few hundred steps a small data set has not been learnt; measured on the demo
 
@@ -66,6 +67,12 @@ class TrainConfig(Config):
     """order of the data, LoRA's start, dropout"""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """what matrix products are computed in; auto takes bfloat16 where the machine is fast at it"""
+    packing: Choice = "auto"
+    """documents side by side in one row, none seeing another: auto, on, off (padded). Speed, not the result"""
+    compile: Choice = "auto"
+    """torch.compile of the repeated layers: auto (where it pays within the run), on, off"""
+    gradient_checkpointing: Choice = "auto"
+    """activations made again in the backward pass, for memory: auto (where they would not fit), on, off"""
 
     @model_validator(mode="after")
     def _one_horizon(self) -> TrainConfig:

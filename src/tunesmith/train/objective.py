@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -30,15 +32,27 @@ def next_token(model: nn.Module, micro: MicroBatch) -> Tensor:
     return F.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="sum")
 
 
+def within(context: Callable[[], AbstractContextManager[Any]]) -> Objective:
+    """`next_token` whose forward pass runs in a context, such as autocast."""
+
+    def objective(model: nn.Module, micro: MicroBatch) -> Tensor:
+        with context():
+            return next_token(model, micro)
+
+    return objective
+
+
 def computed(computing: Computing) -> Objective:
     """`next_token` for micro-batches that may be packed: logits are made for trained tokens only."""
 
     def objective(model: nn.Module, micro: MicroBatch) -> Tensor:
         if not micro.packed:
-            return next_token(model, micro)
+            with computing.format():
+                return next_token(model, micro)
         ids = torch.from_numpy(micro.input_ids).to(computing.device)
         labels = torch.from_numpy(micro.labels[0, 1:])
         at = (labels != IGNORE).nonzero().squeeze(1)
-        return computing.nll(ids, micro.lengths.tolist(), at.to(computing.device), labels[at].to(computing.device))
+        with computing.format():
+            return computing.nll(ids, micro.lengths.tolist(), at.to(computing.device), labels[at].to(computing.device))
 
     return objective

@@ -31,7 +31,7 @@ from tunesmith.model.load import quiet
 from tunesmith.text.tokenizer import Tokenizer, train_bpe
 from tunesmith.train import loop
 from tunesmith.train.config import PretrainConfig
-from tunesmith.train.objective import next_token
+from tunesmith.train.objective import within
 from tunesmith.train.plan_batches import BlockSource, permutation
 
 _PROMPTS = ("Return the ", "The file ", "If the ")  # what the samples before and after go on from
@@ -151,11 +151,11 @@ def _optimizers(config: PretrainConfig, model: PreTrainedModel, steps: int) -> o
 def _seconds_a_step(config: PretrainConfig, tokenizer: Tokenizer, source: BlockSource, autocast: Any) -> float:
     """The fastest of a few real steps of a throw-away model: what other processes take is not the machine's."""
     model = build_model(config, tokenizer).to(machine.pick_device())
-    settings = loop.Settings(_MEASURED, autocast=autocast)
+    settings = loop.Settings(_MEASURED)
     optimizers, times = _optimizers(config, model, _MEASURED), []
     for step in range(_MEASURED):
         began = time.monotonic()
-        loop.backward(model, source.step(step), next_token, settings)
+        loop.backward(model, source.step(step), within(autocast), settings)
         optimizers.step(step)
         times.append(time.monotonic() - began)
     return min(times[1:])
@@ -172,7 +172,7 @@ def _fit(
     work: Path,
 ) -> loop.State:
     held = BlockSource(valid, config.block, config.batch_size, _micro_tokens(config)).all()
-    settings = loop.Settings(steps, eval_every=min(config.eval_every, steps), autocast=autocast)
+    settings = loop.Settings(steps, eval_every=min(config.eval_every, steps))
     with (
         closing(RunLog(work / "metrics.jsonl")) as log,
         closing(RunLog(work / "samples.jsonl")) as samples,
@@ -180,7 +180,11 @@ def _fit(
         Progress("pretraining", steps) as progress,
     ):
         _sample(model, tokenizer, 0, samples)
-        hooks = loop.Hooks(validate=lambda: loop.mean_loss(model, held, autocast, stop), log=log, progress=progress)
+        hooks = loop.Hooks(
+            validate=lambda: loop.mean_loss(model, held, stop=stop, objective=within(autocast)),
+            log=log,
+            progress=progress,
+        )
         state = loop.fit(model, source, _optimizers(config, model, steps), settings, hooks=hooks, stop=stop)
         _sample(model.eval(), tokenizer, state.step, samples)
     if stop.requested and state.step < steps:

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from tunesmith.core.errors import Interrupted
+from tunesmith.core.errors import Interrupted, UsageError
+from tunesmith.core.project import cache_dir
 from tunesmith.core.records import Row
 from tunesmith.core.runlog import Progress, RunLog, say
 from tunesmith.engine.base import Sampling
@@ -17,22 +18,38 @@ from tunesmith.engine.local import LocalEngine
 from tunesmith.model import device as machine
 from tunesmith.model import load, optim
 from tunesmith.model.adapter import add_lora, trainable_parameters
+from tunesmith.model.compute import Computing, pick_compile, pick_packing
+from tunesmith.model.peak import peak
 from tunesmith.model.shape import check_memory, stored_parameters
 from tunesmith.text.render import Renderer
 from tunesmith.train import checkpoint, loop
 from tunesmith.train.config import TrainConfig
 from tunesmith.train.data import Data, question_and_answer
+from tunesmith.train.objective import computed
 from tunesmith.train.plan_batches import ExampleSource
 from tunesmith.train.unfinished import run_hash
 
 
-def prepare_model(config: TrainConfig, base: Path, receipt: dict[str, Any]) -> tuple[PreTrainedModel, torch.dtype]:
+def settle(config: TrainConfig, base: Path, data: Data) -> TrainConfig:
+    """Decide what must stay as it is when the run is resumed: whether to compile."""
+    where = machine.pick_device()
+    tokens = (config.max_steps or 0) * config.batch_size * data.train.tokens / len(data.train.kept)
+    flops = tokens * stored_parameters(base) * (4 if config.method == "lora" else 6)
+    dtype, _ = machine.pick_dtype(config.dtype, where)
+    chosen, why = pick_compile(config.compile, where, flops, lambda: peak(dtype, where, cache_dir()).flops)
+    say(f"  {'compiled' if chosen else 'not compiled'}: {why}")
+    return config.model_copy(update={"compile": "on" if chosen else "off"})
+
+
+def prepare_model(config: TrainConfig, base: Path, receipt: dict[str, Any]) -> tuple[PreTrainedModel, Computing]:
+    """The model to train, in the format its weights are stored or trained in, and how it will compute."""
     where = machine.pick_device()
     dtype, why = machine.pick_dtype(config.dtype, where)
     stored = load.stored_dtype(base)
     frozen = stored if config.method == "lora" else torch.float32  # what is trained has float32 masters
     check_memory(stored_parameters(base), config.method, machine.available_memory_gb(where), frozen.itemsize)
     model = load.load_model(base, frozen)
+    computing, reason = _computing(config, model, where, dtype)
     torch.manual_seed(config.seed)
     if config.method == "lora":
         model = add_lora(model, config.lora_rank, config.lora_alpha, config.lora_dropout, config.target_modules)
@@ -41,13 +58,29 @@ def prepare_model(config: TrainConfig, base: Path, receipt: dict[str, Any]) -> t
         "dtype": str(dtype).removeprefix("torch."),
         "trainable_parameters": trainable,
         "total_parameters": total,
+        "computing": computing.facts,
     }
     say(f"  {config.method}: {trainable:,} of {total:,} parameters, {receipt['dtype']} ({why})")
+    say(f"  {reason}")
     rows = receipt["rows"]
     say(
         f"  {rows['train']} rows, {config.max_steps} steps of {config.batch_size}, learning rate {config.learning_rate}"
     )
-    return model, dtype
+    return model, computing
+
+
+def _computing(
+    config: TrainConfig, model: PreTrainedModel, where: torch.device, dtype: torch.dtype
+) -> tuple[Computing, str]:
+    kind, plain, reason = (None, False, "padded, as asked") if config.packing == "off" else pick_packing(model, where)
+    if config.packing == "on" and kind is None:
+        raise UsageError(f'packing = "on": {reason.removeprefix("padded: ")}', fix='packing = "auto"')
+    compiled = config.compile == "on"
+    if kind == "documents" and compiled and where.type == "cpu":
+        kind = "bucketed"
+    # Muon holds no masters: its weights stay float32 and are cast as they are used
+    copies = dtype if dtype != torch.float32 and config.optimizer == "adamw" else None
+    return Computing(model, where, dtype, kind, compiled, copies, plain), reason
 
 
 def fit_model(
@@ -57,17 +90,28 @@ def fit_model(
     data: Data,
     work: Path,
     receipt: dict[str, Any],
-    dtype: torch.dtype,
+    computing: Computing,
 ) -> loop.State:
-    """The loop between its hooks. Raises Interrupted when it was asked to stop."""
-    optimizers, settings = _optimizers(config, model), _settings(config, dtype, bool(data.valid.kept))
+    """The loop between its hooks; the weights are in full precision after it. Raises Interrupted when asked to stop."""
+    optimizers, settings = _optimizers(config, model), _settings(config, computing, bool(data.valid.kept))
     folder, own = work / "checkpoints", run_hash(receipt)
     found = checkpoint.latest(folder, own) if folder.is_dir() else None
     if found is None:
         checkpoint.check_room(folder, model)
     state = checkpoint.load(found, model, optimizers) if found else loop.State()
-    micro, pad = config.micro_batch_tokens, renderer.tokenizer.pad_id
+    computing.begin(model, optimizers)
+    micro, pad = config.micro_batch_tokens, None if computing.packed else renderer.tokenizer.pad_id
     valid = ExampleSource(data.valid.kept, config.batch_size, micro, pad).all() if data.valid.kept else []
+    objective = computed(computing)
+
+    def save(now: loop.State) -> bool:
+        with optimizers.full_precision():
+            return checkpoint.save(folder, model, optimizers, now, own)
+
+    def roll_back() -> loop.State | None:
+        with optimizers.full_precision():
+            return checkpoint.roll_back(folder, model, optimizers, own)
+
     with (
         closing(RunLog(work / "metrics.jsonl", state.step)) as log,
         closing(RunLog(work / "samples.jsonl", state.step)) as samples,
@@ -75,15 +119,16 @@ def fit_model(
         Progress("training", settings.max_steps, state.step) as progress,
     ):
         hooks = loop.Hooks(
-            validate=(lambda: loop.mean_loss(model, valid, settings.autocast, stop)) if valid else None,
-            save=lambda now: checkpoint.save(folder, model, optimizers, now, own),
-            roll_back=lambda: checkpoint.roll_back(folder, model, optimizers, own),
-            sample=lambda step: _sample(model, renderer, data.probes, step, samples),
+            validate=(lambda: loop.mean_loss(model, valid, computing.measuring, stop, objective)) if valid else None,
+            save=save,
+            roll_back=roll_back,
+            sample=lambda step: _sample(model, renderer, data.probes, step, samples, computing),
             log=log,
             progress=progress,
         )
         source = ExampleSource(data.train.kept, config.batch_size, micro, pad, config.seed)
-        state = loop.fit(model, source, optimizers, settings, hooks=hooks, state=state, stop=stop)
+        state = loop.fit(model, source, optimizers, settings, hooks=hooks, objective=objective, state=state, stop=stop)
+    optimizers.raise_precision()
     if stop.requested and state.step < settings.max_steps:
         name = work.name.removesuffix(".partial")
         saved = checkpoint.newest_step(folder)
@@ -97,7 +142,7 @@ def _optimizers(config: TrainConfig, model: PreTrainedModel) -> optim.Optimizers
     assert config.learning_rate is not None  # `decide` filled both in
     assert config.max_steps is not None
     rate, steps = config.learning_rate, config.max_steps
-    parts = (
+    parts: list[torch.optim.Optimizer] = (
         optim.muon_adamw(model, rate, rate / 3, config.weight_decay)
         if config.optimizer == "muon"
         else [optim.adamw(model.parameters(), rate, config.weight_decay)]
@@ -106,9 +151,8 @@ def _optimizers(config: TrainConfig, model: PreTrainedModel) -> optim.Optimizers
     return optim.Optimizers(parts, lambda step: optim.lr_factor(config.lr_schedule, step, steps, warmup))
 
 
-def _settings(config: TrainConfig, dtype: torch.dtype, validated: bool) -> loop.Settings:
+def _settings(config: TrainConfig, computing: Computing, validated: bool) -> loop.Settings:
     assert config.max_steps is not None
-    where = machine.pick_device()
     return loop.Settings(
         max_steps=config.max_steps,
         grad_clip=config.grad_clip,
@@ -116,14 +160,17 @@ def _settings(config: TrainConfig, dtype: torch.dtype, validated: bool) -> loop.
         save_every=config.save_every or (0 if validated else config.eval_every or 0),
         sample_every=config.sample_every or 0,
         patience=config.early_stopping_patience,
-        autocast=lambda: machine.autocast(dtype, where),
+        computing=computing.training,
     )
 
 
-def _sample(model: PreTrainedModel, renderer: Renderer, rows: list[Row], step: int, log: RunLog) -> None:
+def _sample(
+    model: PreTrainedModel, renderer: Renderer, rows: list[Row], step: int, log: RunLog, computing: Computing
+) -> None:
     engine = LocalEngine(model, renderer.tokenizer, stop_ids=renderer.stop_ids)
     asked = [question_and_answer(row, renderer) for row in rows[:3]]
-    found = engine.generate([prompt for prompt, _ in asked], Sampling(64))
+    with computing.speaking():
+        found = engine.generate([prompt for prompt, _ in asked], Sampling(64))
     for row, (prompt, answer), one in zip(rows[:3], asked, found, strict=True):
         texts = (renderer.tokenizer.decode(prompt), renderer.tokenizer.decode(answer))
         question, reference = texts if row.text else (row.question, row.answer)

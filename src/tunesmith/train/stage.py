@@ -25,7 +25,7 @@ from tunesmith.text.tokenizer import Tokenizer
 from tunesmith.train import checkpoint, export
 from tunesmith.train.config import TrainConfig, decide
 from tunesmith.train.data import Data, answered, render, select
-from tunesmith.train.session import fit_model, prepare_model, run_facts
+from tunesmith.train.session import fit_model, prepare_model, run_facts, settle
 from tunesmith.train.unfinished import check_same, finish, unfinished
 
 
@@ -56,14 +56,15 @@ def run(config: TrainConfig, inputs: TrainInputs, out: Path, *, resume: bool = F
         context = load.context_length(AutoConfig.from_pretrained(base, local_files_only=True))
         data, limit = _data(config, inputs.set_, renderer, context)
         config = config.model_copy(update={"max_length": limit.max_length})
-        config = decide(config, len(data.train.kept), stored_parameters(base))
+        config = settle(decide(config, len(data.train.kept), stored_parameters(base)), base, data)
         receipt = _receipt(config, inputs, base, renderer, data) | {"context": context, "longest_row": limit.longest}
         check_same(work, receipt)
         _write_start(work, config, receipt, data)
         _say_rows(data, limit, config.over_length)
-        model, dtype = prepare_model(config, base, receipt)
+        model, computing = prepare_model(config, base, receipt)
         before = export.probe(model, renderer, data.probes)
-        state = fit_model(config, model, renderer, data, work, receipt, dtype)
+        state = fit_model(config, model, renderer, data, work, receipt, computing)
+        computing.end(model, base)
         checkpoint.restore_best(work / "checkpoints", model, state)
         shutil.rmtree(work / "model", ignore_errors=True)  # of an attempt that was killed while it wrote
         export.save_model(model.eval(), renderer, work / "model", load.stored_dtype(base))

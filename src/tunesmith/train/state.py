@@ -51,7 +51,7 @@ class Settings:
     save_every: int = 0
     sample_every: int = 0
     patience: int = 0
-    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+    computing: Callable[[], AbstractContextManager[Any]] = nullcontext  # around forward and backward passes
 
 
 @dataclass(frozen=True)
