@@ -66,16 +66,21 @@ def svg(lines: Iterable[Mapping[str, Any]], *, log: bool = False) -> str | None:
 
 
 def series(lines: Iterable[Mapping[str, Any]]) -> dict[str, Points]:
-    """The finite losses by step. Where a run went back and trained a step again, the newer one counts."""
+    """The finite losses by step."""
     found: dict[str, Points] = {key: [] for key in SERIES}
     for line in lines:
-        for key, points in found.items():
-            if key in line and "step" in line:
-                while points and points[-1][0] >= line["step"]:
-                    points.pop()
-                if line[key] is not None and math.isfinite(line[key]):
-                    points.append((line["step"], line[key]))
+        add(found, line)
     return found
+
+
+def add(found: dict[str, Points], line: Mapping[str, Any]) -> None:
+    """One more line. Where a run went back and trained a step again, the newer loss counts."""
+    for key, points in found.items():
+        if key in line and "step" in line:
+            while points and points[-1][0] >= line["step"]:
+                points.pop()
+            if line[key] is not None and math.isfinite(line[key]):
+                points.append((line["step"], line[key]))
 
 
 def decimate(points: Sequence[tuple[float, float]], most: int = MOST) -> Points:

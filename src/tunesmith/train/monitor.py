@@ -89,12 +89,10 @@ class Monitor:
     def observe(self, state: State, facts: dict[str, Any]) -> None:
         """Add to the facts of a step, or of a validation (`val_loss`), what follows from them.
 
-        `not_finite` names the facts that are no numbers and become null; `alerts` are name to message.
+        `alerts` are name to message. What is no number stays one here: the log writes null and a flag.
         """
         if "val_loss" not in facts:
             facts |= self._step(facts)
-        if broken := [key for key, value in facts.items() if isinstance(value, float) and not math.isfinite(value)]:
-            facts["not_finite"] = broken
         self.history.add({"step": state.step, **facts})
         if "val_loss" not in facts:
             facts["eta_seconds"] = eta(self.history)
