@@ -13,13 +13,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tunesmith.core.jsonl import write_jsonl
 from tunesmith.core.runlog import RunLog
 from tunesmith.model.adapter import add_lora
 from tunesmith.model.load import load_model
 from tunesmith.model.peak import Peak
 from tunesmith.model.shape import Shape, flops_per_token
 from tunesmith.train.alerts import History
-from tunesmith.train.monitor import Monitor, Work, mean_context, note, numbers, work_of
+from tunesmith.train.monitor import Monitor, Work, note, numbers, watching, work_of
 from tunesmith.train.state import State
 
 PEAK = Peak(1e6, 512, "float32", "a machine")
@@ -55,30 +56,21 @@ def test_padding_counts_as_a_share_and_never_as_work() -> None:
     assert padded["mfu"] == plain["mfu"]
 
 
-@given(st.integers(1, 10**6), st.floats(0, 1), st.floats(0, 4096))
+@given(st.integers(1, 10**6), st.floats(0, 1), st.integers(0, 10**9))
 def test_a_head_over_unscored_tokens_and_a_frozen_matrix_are_credited_less(
-    tokens: int, share: float, context: float
+    tokens: int, share: float, pairs: int
 ) -> None:
     shape = Shape(1000, 100, blocks=700, head=200, lora=50)
     full, lora = Work(Shape(1000, 1000, 700, 200, 0), 8, PEAK), Work(shape, 8, PEAK)
-    attention = 3 * 8 * context
-    assert full.flops(tokens, share * tokens, context) == pytest.approx(
-        tokens * (6 * 700 + 6 * share * 200 + attention)
+    attention = 3 * 8 * pairs
+    assert full.flops(tokens, share * tokens, pairs) == pytest.approx(tokens * (6 * 700 + 6 * share * 200) + attention)
+    assert lora.flops(tokens, share * tokens, pairs) == pytest.approx(
+        tokens * (4 * 700 + 4 * share * 200 + 6 * 50) + attention
     )
-    assert lora.flops(tokens, share * tokens, context) == pytest.approx(
-        tokens * (4 * 700 + 4 * share * 200 + 6 * 50 + attention)
-    )
-
-
-def test_the_mean_context_is_that_of_every_token_counted_one_by_one() -> None:
-    lengths = [1, 4, 7]
-    seen = [position + 1 for length in lengths for position in range(length)]
-    assert mean_context(lengths) == sum(seen) / len(seen)
-    assert mean_context([]) == 0
 
 
 def test_attention_is_what_torch_counts(llama_dir: Path) -> None:
-    """Eager attention computes the whole square, so that the context of every token is the length of the row."""
+    """Eager attention computes the whole square: every token of a row with every other."""
     from torch.utils.flop_counter import FlopCounterMode
 
     model = load_model(llama_dir, torch.float32)
@@ -90,8 +82,9 @@ def test_attention_is_what_torch_counts(llama_dir: Path) -> None:
     with FlopCounterMode(display=False) as counter:
         model(input_ids=ids, use_cache=False).logits.sum().backward()
     counts = {str(operation): n for operation, n in counter.get_flop_counts()["Global"].items()}
-    assert counts["aten.bmm"] == 3 * work.attention * length * rows * length
-    assert work.flops(ids.numel(), ids.numel(), length) == counts["aten.mm"] + counts["aten.bmm"]
+    pairs = rows * length**2
+    assert counts["aten.bmm"] == 3 * work.attention * pairs
+    assert work.flops(ids.numel(), ids.numel(), pairs) == counts["aten.mm"] + counts["aten.bmm"]
 
 
 def test_every_family_is_counted_with_and_without_an_adapter(any_model_dir: Path) -> None:
@@ -146,10 +139,10 @@ def test_what_is_no_number_is_null_with_a_flag_and_an_alert(tmp_path: Path) -> N
 
 def test_alerts_stand_in_the_line_of_their_step_and_are_told_once() -> None:
     said: list[str] = []
-    watching, lines = monitor(tell=said.append), []
+    watched, lines = monitor(tell=said.append), []
     for step in range(1, 120):
         found = facts(train_loss=2.0 + 0.01 * (step % 5) + 5 * (step > 99))
-        watching.observe(State(step=step), found)
+        watched.observe(State(step=step), found)
         lines.append(found)
     assert [step for step, line in enumerate(lines, 1) if "alerts" in line] == [101]
     assert [list(line["alerts"]) for line in lines if "alerts" in line] == [["spike"]]
@@ -158,11 +151,11 @@ def test_alerts_stand_in_the_line_of_their_step_and_are_told_once() -> None:
 
 def test_a_validation_is_drawn_and_overfitting_told() -> None:
     drawn: list[Any] = []
-    watching = monitor(draw=drawn.append, tell=lambda text: None)
+    watched = monitor(draw=drawn.append, tell=lambda text: None)
     for number, (loss, train) in enumerate([(1.0, 1.0), (0.8, 0.6), (0.9, 0.3), (0.95, 0.1)], 1):
-        watching.observe(State(step=100 * number), facts(train_loss=train))
+        watched.observe(State(step=100 * number), facts(train_loss=train))
         found = {"train_loss_mean": train, "val_loss": loss}
-        watching.observe(State(step=100 * number), found)
+        watched.observe(State(step=100 * number), found)
     assert [line["step"] for line in drawn] == [100, 200, 300, 400]
     assert drawn[-1] == {"step": 400, **found}
     assert "was 0.8 at step 200" in found["alerts"]["overfit"]  # type: ignore[index]
@@ -175,17 +168,17 @@ def test_a_picture_that_cannot_be_written_is_told_once_and_costs_nothing() -> No
     def full(line: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    watching = monitor(draw=full, tell=said.append)
+    watched = monitor(draw=full, tell=said.append)
     for step in (1, 2):
-        watching.observe(State(step=step), {"train_loss_mean": 1.0, "val_loss": 1.0})
+        watched.observe(State(step=step), {"train_loss_mean": 1.0, "val_loss": 1.0})
     assert said == ["warning: the loss curve was not drawn: [Errno 28] No space left on device"]
 
 
 def test_trackers_are_sent_the_finite_numbers() -> None:
     sent: list[tuple[int, Any]] = []
-    watching = monitor(work=FULL, send=lambda step, found: sent.append((step, dict(found))), tell=lambda text: None)
-    watching.observe(State(step=3), facts(grad_norm=math.nan))
-    watching.observe(State(step=3), {"train_loss_mean": None, "val_loss": 1.5})
+    watched = monitor(work=FULL, send=lambda step, found: sent.append((step, dict(found))), tell=lambda text: None)
+    watched.observe(State(step=3), facts(grad_norm=math.nan))
+    watched.observe(State(step=3), {"train_loss_mean": None, "val_loss": 1.5})
     (_, step), (_, validation) = sent
     assert [number for number, _ in sent] == [3, 3]
     assert step.keys() == {
@@ -197,10 +190,10 @@ def test_trackers_are_sent_the_finite_numbers() -> None:
 
 
 def test_the_note_has_a_dash_until_five_steps_were_timed() -> None:
-    watching, notes = monitor(work=FULL), []
+    watched, notes = monitor(work=FULL), []
     for step in range(1, 7):
         found = facts(seconds=2.0)
-        watching.observe(State(step=step), found)
+        watched.observe(State(step=step), found)
         notes.append(note(found))
     assert notes[3] == "loss 2.000  lr 1.0e-01  50 tok/s  MFU 24%  - left"
     assert notes[4].endswith("MFU 24%  13:10 left")
@@ -217,6 +210,26 @@ def test_a_clock_that_stands_still_divides_by_nothing(seconds: float) -> None:
     found = facts(seconds=seconds)
     monitor(work=FULL).observe(State(step=1), found)
     assert math.isfinite(found["mfu"])
+
+
+def test_a_run_that_is_gone_on_with_is_watched_from_where_it_was(llama_dir: Path, tmp_path: Path) -> None:
+    model = load_model(llama_dir, torch.float32)
+    said: list[str] = []
+    lines = [{"step": step, **facts()} for step in range(1, 31)]
+    lines += [{"step": 31, **facts(train_loss=None), "alerts": {"not_finite": "told"}}]
+    write_jsonl(tmp_path / "metrics.jsonl", lines)
+    watched = watching(model, tmp_path, 400, PEAK, tell=said.append)
+    assert watched.work is not None
+    assert said == [f"  {watched.work.formula()}"]
+    found = facts(grad_norm=math.nan)
+    watched.observe(State(step=32), found)
+    assert "alerts" not in found
+    assert found["eta_seconds"] == pytest.approx(0.5 * 368)
+    watched.observe(State(step=32), {"train_loss_mean": 2.0, "val_loss": 1.5})
+    assert "validation loss from 1.5 at step 32" in (tmp_path / "curve.svg").read_text()
+    model.config.num_local_experts = 8
+    assert watching(model, tmp_path, 400, PEAK, tell=said.append).work is None
+    assert said[-1].startswith("  MFU is not measured")
 
 
 def test_the_loop_takes_it_as_its_hook() -> None:

@@ -7,8 +7,9 @@ gradient of the scored tokens takes: not padding, not a head over tokens without
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel
@@ -17,28 +18,29 @@ from tunesmith.core.runlog import say
 from tunesmith.model.device import peak_memory_gb, pick_device
 from tunesmith.model.peak import Peak
 from tunesmith.model.shape import Shape, flops_per_token, shape_of
+from tunesmith.train import curve
 from tunesmith.train.alerts import History, clock, due, eta
 from tunesmith.train.state import State
 
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")  # where a config says that not all weights are used
-_NOT_SENT = {"step", "seconds", "wait_seconds", "eta_seconds"}
+_NOT_SENT = {"positions", "pairs", "seconds", "wait_seconds", "eta_seconds"}
 
 
 @dataclass(frozen=True)
 class Work:
     """What useful work is computed from, and what it is held against.
 
-    `attention`: FLOPs a token and a token of its context in the forward pass, 4 x layers x heads x width of a head
-    (scores and weighted sum, 2 each); 0 where it is left out.
+    `attention`: FLOPs of a pair of tokens in the forward pass, 4 x layers x heads x width of a head (scores and
+    weighted sum, 2 each); 0 where it is left out.
     """
 
     shape: Shape
     attention: int
     peak: Peak
 
-    def flops(self, tokens: float, trained: float, context: float = 0.0) -> float:
-        """Useful FLOPs of a step. `context`: the tokens that one attends to, itself among them, on the mean."""
-        return tokens * (flops_per_token(self.shape, trained / tokens) + 3 * self.attention * context)
+    def flops(self, tokens: float, trained: float, pairs: float = 0.0) -> float:
+        """Useful FLOPs of a step. `pairs`: of a token and one that it attends to in its document, itself included."""
+        return tokens * flops_per_token(self.shape, trained / tokens) + 3 * self.attention * pairs
 
     def formula(self) -> str:
         """What is counted, in one line for the log."""
@@ -66,12 +68,6 @@ def work_of(model: PreTrainedModel, peak: Peak) -> Work | None:
     return Work(shape_of(model), 4 * config.num_hidden_layers * heads * width if plain else 0, peak)
 
 
-def mean_context(lengths: Iterable[int]) -> float:
-    """The tokens that a token attends to, itself among them, on the mean over documents of these lengths."""
-    found = list(lengths)
-    return sum(n * (n + 1) / 2 for n in found) / max(1, sum(found))
-
-
 @dataclass
 class Monitor:
     """Its `observe` is the loop's hook. `send` passes a step's numbers on, `draw` renews the curve at a validation.
@@ -82,7 +78,7 @@ class Monitor:
     history: History
     work: Work | None = None
     send: Callable[[int, Mapping[str, float]], None] | None = None
-    draw: Callable[[Mapping[str, Any]], None] | None = None
+    draw: Callable[[Mapping[str, Any]], object] | None = None
     tell: Callable[[str], None] = say
     memory: Callable[[], float] = field(default=lambda: peak_memory_gb(pick_device()))
 
@@ -106,7 +102,7 @@ class Monitor:
             self.send(state.step, numbers(facts))
 
     def _step(self, facts: Mapping[str, Any]) -> dict[str, Any]:
-        """`positions` (computed, with padding) and `context` (the mean) are used where the loop says them."""
+        """`positions` (computed, with padding) and `pairs` (of causal attention) are used where the loop says them."""
         seconds, tokens, trained = max(1e-9, facts["seconds"]), facts["tokens"], facts["trained_tokens"]
         found = {
             "tokens_per_second": tokens / seconds,
@@ -114,17 +110,37 @@ class Monitor:
             "peak_memory_gb": self.memory(),
         }
         if self.work:
-            found["mfu"] = self.work.flops(tokens, trained, facts.get("context", 0.0)) / seconds / self.work.peak.flops
+            found["mfu"] = self.work.flops(tokens, trained, facts.get("pairs", 0)) / seconds / self.work.peak.flops
         if "positions" in facts:
             found["padding_share"] = 1 - tokens / facts["positions"]
         return found
 
-    def _draw(self, draw: Callable[[Mapping[str, Any]], None], line: Mapping[str, Any]) -> None:
+    def _draw(self, draw: Callable[[Mapping[str, Any]], object], line: Mapping[str, Any]) -> None:
         try:
             draw(line)
         except OSError as error:  # a full disk costs the picture, not the run
             self.tell(f"warning: the loss curve was not drawn: {error}")
             self.draw = None
+
+
+def watching(
+    model: PreTrainedModel,
+    folder: Path,
+    max_steps: int,
+    peak: Peak,
+    *,
+    tell: Callable[[str], None] = say,
+    send: Callable[[int, Mapping[str, float]], None] | None = None,
+) -> Monitor:
+    """The monitor of the run in `folder`, which may be gone on with: what is counted is told, the curve drawn there."""
+    history, file = History(max_steps), folder / "metrics.jsonl"
+    if file.is_file():
+        with file.open("rb") as lines:
+            for line in curve.parse(lines):
+                history.add(line)
+    work = work_of(model, peak)
+    tell(f"  {work.formula()}" if work else "  MFU is not measured: how many experts a token meets is not counted")
+    return Monitor(history, work, send, lambda line: curve.write(folder, [line]), tell)
 
 
 def numbers(facts: Mapping[str, Any]) -> dict[str, float]:
@@ -138,4 +154,4 @@ def note(facts: Mapping[str, Any]) -> str:
     parts = [f"loss {facts['train_loss']:.3f}", f"lr {facts['learning_rate']:.1e}"]
     parts.append(f"{facts['tokens_per_second']:,.0f} tok/s")
     parts += [f"MFU {facts['mfu']:.0%}"] if "mfu" in facts else []
-    return "  ".join([*parts, f"{clock(facts['eta_seconds'])} left"])
+    return "  ".join([*parts, f"{clock(facts.get('eta_seconds'))} left"])
