@@ -115,16 +115,21 @@ TRACKERS: dict[str, Callable[[Target], Any]] = {  # by the name of the package, 
 }
 
 
+def check(names: Sequence[str]) -> None:
+    """Raise UsageError on an unknown name or a package that is not installed: before a model is loaded for nothing."""
+    for name in names:
+        if name not in TRACKERS:
+            raise UsageError(f"unknown tracker '{name}'", fix=did_you_mean(name, TRACKERS))
+        if find_spec(name) is None:
+            raise UsageError(f"the tracker {name} is not installed", fix=f"pip install {name}")
+
+
 class Trackers:
     """Open trackers. `send` returns at once; `close` waits for what is under way."""
 
     def __init__(self, names: Sequence[str], target: Target) -> None:
         """Raises UsageError, before anything is trained, on an unknown name, a missing package, or a failed start."""
-        for name in names:
-            if name not in TRACKERS:
-                raise UsageError(f"unknown tracker '{name}'", fix=did_you_mean(name, TRACKERS))
-            if find_spec(name) is None:
-                raise UsageError(f"the tracker {name} is not installed", fix=f"pip install {name}")
+        check(names)
         self._lines: list[_Line] = []
         try:
             for name in names:
