@@ -1,3 +1,5 @@
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -5,9 +7,15 @@ import pytest
 import torch
 from torch import nn
 
-from tunesmith.text.render import Example
-from tunesmith.train.objective import next_token
-from tunesmith.train.plan_batches import collate
+from tunesmith.core.records import pair
+from tunesmith.model.adapter import add_lora
+from tunesmith.model.compute import Computing
+from tunesmith.model.load import load_model
+from tunesmith.text.render import Example, Renderer
+from tunesmith.text.tokenizer import Tokenizer
+from tunesmith.train.loop import Settings, backward
+from tunesmith.train.objective import computed, next_token
+from tunesmith.train.plan_batches import MicroBatch, collate, cut, halve, pack
 
 
 def by_hand(model: Any, examples: list[Example]) -> torch.Tensor:
@@ -69,3 +77,45 @@ def test_the_attention_mask_is_given_only_where_something_is_padded(examples: li
     next_token(Spy(), collate(examples[:1], 0))
     next_token(Spy(), collate(examples[:2], 0))
     assert seen == [None, [[1, 1, 0], [1, 1, 1]]]
+
+
+ROWS = [pair(f"What is {a} and {b}?", f"It is {a + b}." + " Sure." * (a % 3)) for a in range(3) for b in range(3)]
+
+
+def ways_to_cut(examples: list[Example]) -> dict[str, list[MicroBatch]]:
+    """The same step, padded and packed, whole and in pieces."""
+    return {
+        "one by one": [collate([example], 0) for example in examples],
+        "padded": [collate(examples, 0)],
+        "padded with another token, in two": [collate(examples[:4], 7), collate(examples[4:], 7)],
+        "packed": [pack(examples)],
+        "packed the other way round": [pack(examples[::-1])],
+        "packed by room": cut(examples, 60, None),
+        "packed and halved": halve(pack(examples)),
+    }
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_the_gradient_of_a_step_is_the_same_however_it_is_packed_padded_and_cut(
+    any_model_dir: Path, method: str
+) -> None:
+    model: Any = load_model(any_model_dir, torch.float64)
+    computing = Computing(model, torch.device("cpu"), torch.float32, "documents", False, None, True)
+    renderer = Renderer(Tokenizer.load(any_model_dir))
+    examples = [example for row in ROWS for example in renderer.render(row)]
+    tuned = add_lora(model, 4, 8.0, 0.0).double() if method == "lora" else model
+    found = {}
+    for name, micros in ways_to_cut(examples).items():
+        tuned.zero_grad()
+        how = computing if micros[0].packed else replace(computing, packed=None)
+        loss, _ = backward(tuned, micros, computed(how), Settings(1, 0.0, computing=how.training))
+        found[name] = loss, {key: p.grad.clone() for key, p in tuned.named_parameters() if p.grad is not None}
+    loss, wanted = found.pop("one by one")
+    assert wanted
+    for name, (other, grads) in found.items():
+        assert other == pytest.approx(loss, rel=1e-12), name
+        assert grads.keys() == wanted.keys()
+        for key, gradient in wanted.items():
+            torch.testing.assert_close(
+                grads[key], gradient, rtol=0, atol=1e-10, msg=lambda m, at=(name, key): f"{at}: {m}"
+            )

@@ -3,7 +3,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunesmith.text.render import Example
-from tunesmith.train.plan_batches import IGNORE, BlockSource, ExampleSource, collate, cut, permutation
+from tunesmith.train.plan_batches import (
+    IGNORE,
+    BlockSource,
+    ExampleSource,
+    collate,
+    cut,
+    halve,
+    pack,
+    permutation,
+    shorten,
+)
 
 SIZES = st.lists(st.integers(2, 12), min_size=1, max_size=25)
 
@@ -84,3 +94,35 @@ def test_a_block_is_the_stream_as_it_stands() -> None:
     assert batch.input_ids.tolist() == [[0, 1, 2, 3, 4], [4, 5, 6, 7, 8]]
     assert batch.input_ids.dtype == np.int64
     assert batch.trained_tokens == 8
+
+
+def test_a_packed_row_is_its_documents_and_their_first_tokens_have_no_label() -> None:
+    packed = pack([Example([5, 6, 7], [True, False, True], "a"), Example([8, 9], [True, True], "b")])
+    assert packed.input_ids.tolist() == [[5, 6, 7, 8, 9]]
+    assert packed.labels.tolist() == [[IGNORE, IGNORE, 7, IGNORE, 9]]
+    assert packed.lengths.tolist() == [3, 2]
+    assert (packed.tokens, packed.trained_tokens) == (5, 2)
+
+
+@given(st.lists(st.integers(2, 30), min_size=1, max_size=40), st.integers(10, 60))
+def test_packing_keeps_every_example_once_and_passes_the_room_only_for_a_row_that_is_longer(
+    lengths: list[int], room: int
+) -> None:
+    examples = [Example([n % 7] * length, [True] * length, str(n)) for n, length in enumerate(lengths)]
+    micros = cut(examples, room, None)
+    assert sorted(length for micro in micros for length in micro.lengths.tolist()) == sorted(lengths)
+    assert all(micro.tokens <= room or len(micro.lengths) == 1 for micro in micros)
+    assert sum(2 * micro.tokens <= room for micro in micros) <= 1  # two that are half empty would have been one
+    assert sum(micro.trained_tokens for micro in micros) == sum(length - 1 for length in lengths)
+
+
+def test_halves_of_a_packed_row_are_packed_rows_of_its_documents() -> None:
+    whole = pack(
+        [Example([1, 2, 3], [True] * 3, "a"), Example([4, 5], [True] * 2, "b"), Example([6, 7], [True] * 2, "c")]
+    )
+    first, second = halve(whole)
+    assert (first.input_ids.tolist(), second.input_ids.tolist()) == ([[1, 2, 3]], [[4, 5, 6, 7]])
+    assert second.labels.tolist() == [[IGNORE, 5, IGNORE, 7]]
+    assert first.packed
+    assert halve(first)[0].input_ids.tolist() == [[1, 2, 3]]
+    assert shorten(first, 2).input_ids.tolist() == [[2, 3]]

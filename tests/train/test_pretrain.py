@@ -173,9 +173,9 @@ def test_an_interrupted_pretraining_leaves_nothing(tmp_path: Path, monkeypatch: 
 
     real = loop.mean_loss
 
-    def interrupting(*arguments: Any) -> float:
+    def interrupting(*arguments: Any, **named: Any) -> float:
         os.kill(os.getpid(), signal.SIGINT)
-        return real(*arguments)
+        return real(*arguments, **named)
 
     monkeypatch.setattr(loop, "mean_loss", interrupting)
     with pytest.raises(Interrupted, match="stopped at step 1 of 3"):

@@ -16,6 +16,7 @@ from torch import nn
 from tunesmith.core.errors import Interrupted
 from tunesmith.core.records import Row, pair
 from tunesmith.model.device import fast_bfloat16
+from tunesmith.model.head import decoder_of
 from tunesmith.text.render import Renderer
 from tunesmith.text.tokenizer import Tokenizer
 from tunesmith.train import session
@@ -44,10 +45,10 @@ def run(base: Path, work: Path, values: dict[str, Any], rows: list[Row] | None =
     config = decide(config, len(data.train.kept), 10**6)
     receipt: dict[str, Any] = {"rows": {"train": 1}, "config": config.model_dump(), "data_hash": "", "base_hash": ""}
     receipt["template_hash"] = ""
-    model, dtype = session.prepare_model(config, base, receipt)
+    model, computing = session.prepare_model(config, base, receipt)
     forwards = []
-    model.register_forward_hook(lambda *_: forwards.append(1) if model.training else None)
-    state = session.fit_model(config, model, renderer, data, work, receipt, dtype)
+    decoder_of(computing.model).register_forward_hook(lambda *_: forwards.append(1) if model.training else None)
+    state = session.fit_model(config, model, renderer, data, work, receipt, computing)
     metrics = [json.loads(line) for line in (work / "metrics.jsonl").read_text().splitlines()]
     return {
         "weights": weights_hash(model),
@@ -58,6 +59,7 @@ def run(base: Path, work: Path, values: dict[str, Any], rows: list[Row] | None =
         "checkpoints": sorted(p.name for p in (work / "checkpoints").iterdir()),
         "trainable": receipt["trainable_parameters"],
         "dtype": receipt["dtype"],
+        "attention": receipt["computing"]["attention"],
         "skipped": len(data.train.skipped),
         "trained_tokens": state.trained_tokens,
         "forwards": len(forwards),
@@ -97,6 +99,7 @@ FIELDS: dict[str, tuple[dict[str, Any], Any, str, str]] = {
     "sample_every": ({}, 1, "samples", "weights"),
     "seed": ({}, 1, "weights", "rates"),
     "dtype": ({}, "bfloat16", "dtype", "rates"),
+    "packing": ({}, "off", "attention", "rates"),
 }
 
 
@@ -112,7 +115,8 @@ def test_every_field_changes_the_run(
 
 
 def test_the_table_holds_every_field() -> None:
-    assert FIELDS.keys() | {"early_stopping_patience", "over_length"} == TrainConfig.model_fields.keys()
+    elsewhere = {"early_stopping_patience", "over_length", "compile", "gradient_checkpointing"}
+    assert FIELDS.keys() | elsewhere == TrainConfig.model_fields.keys()
 
 
 def test_over_length_decides_whether_a_long_prompt_is_skipped_or_trimmed(llama_dir: Path, tmp_path: Path) -> None:
@@ -174,8 +178,8 @@ def test_muon_and_lora_go_together(llama_dir: Path, tmp_path: Path) -> None:
 def test_what_is_trained_has_float32_masters_under_bfloat16(llama_dir: Path, tmp_path: Path) -> None:
     receipt: dict[str, Any] = {"rows": {"train": 1}}
     config = decide(TrainConfig(**PLAIN | {"dtype": "bfloat16"}), 14, 10**6)
-    model, dtype = session.prepare_model(config, llama_dir, receipt)
-    assert dtype == torch.bfloat16
+    model, computing = session.prepare_model(config, llama_dir, receipt)
+    assert computing.copies == torch.bfloat16
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     assert run(llama_dir, tmp_path, PLAIN | {"dtype": "auto"})["dtype"] == (
         "bfloat16" if fast_bfloat16(torch.device("cpu")) else "float32"

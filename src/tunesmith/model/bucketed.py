@@ -202,10 +202,16 @@ def attend_backward(
     return dq, dk, dv
 
 
+def _bare(*tensors: Tensor) -> list[Tensor]:
+    """Without their history, which the compiler would look at."""
+    return [x.detach() for x in tensors]
+
+
 def _op(
     q: Tensor, k: Tensor, v: Tensor, order: Tensor, inverse: Tensor, shapes: Tensor, scale: float, window: int
 ) -> tuple[Tensor, Tensor]:
-    return attend(q, k, v, (order, inverse, shapes), (scale, window), compiled())
+    with torch.no_grad():
+        return attend(*_bare(q, k, v), (order, inverse, shapes), (scale, window), compiled())
 
 
 def _op_backward(
@@ -221,7 +227,9 @@ def _op_backward(
     scale: float,
     window: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return attend_backward(grad, (q, k, v), (out, lse), (order, inverse, shapes), (scale, window), compiled())
+    grad, q, k, v, out, lse = _bare(grad, q, k, v, out, lse)
+    with torch.no_grad():
+        return attend_backward(grad, (q, k, v), (out, lse), (order, inverse, shapes), (scale, window), compiled())
 
 
 _TENSORS = "Tensor q, Tensor k, Tensor v, Tensor order, Tensor inverse, Tensor shapes, float scale, int window"

@@ -185,7 +185,10 @@ def _fit(
             log=log,
             progress=progress,
         )
-        state = loop.fit(model, source, _optimizers(config, model, steps), settings, hooks=hooks, stop=stop)
+        objective = within(autocast)
+        state = loop.fit(
+            model, source, _optimizers(config, model, steps), settings, hooks=hooks, objective=objective, stop=stop
+        )
         _sample(model.eval(), tokenizer, state.step, samples)
     if stop.requested and state.step < steps:
         raise Interrupted(
