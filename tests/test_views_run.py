@@ -24,7 +24,7 @@ from tunesmith.core.project import Project
 from tunesmith.core.runlog import RunLog
 from tunesmith.views_run import BLOCKS, LETTERS, Tail, Watch, follow, run_view, sparkline
 
-RECEIPT = {"method": "lora", "base": "tiny", "set": "set-1", "config": {"max_steps": 40}}
+RECEIPT = {"base": "/models/tiny", "set": "set-1", "config": {"method": "lora", "max_steps": 40}}
 
 
 def step(number: int, **changes: Any) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def test_a_run_that_goes_on_is_shown_with_its_losses_speed_alerts_and_answer(
         "  lora of tiny on set-1",
         "  train  ██▇▇▇▆▆▅▅▅▄▄▄▃▃▂▂▂▁▁  3.950 to 3.000, lowest 3.000 at step 20",
         "  val    █▁  3.500 to 3.250, lowest 3.250 at step 20",
-        "  1,234 tokens/s, MFU 25%, padding 12%, 1.5 GB, waiting for data 10%",
+        "  1,234 tokens/s, MFU 25.0%, padding 12%, 1.5 GB, waiting for data 10%",
         "  alert at step 20: the validation loss is 3.25",
         "  asked  What [31m / now?",
         "  answer That.",
@@ -238,6 +238,14 @@ def test_following_ends_with_the_run_and_tells_tenths_validations_and_alerts(
     ]
     assert facts["state"] == "finished"
     assert text.startswith("run run-1: finished")
+
+
+def test_a_run_that_has_ended_is_shown_at_once(
+    project: Project, partial: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    partial("run-1", pid=dead_process())
+    assert follow(project, None) == run_view(project, None)
+    assert capsys.readouterr().err == ""
 
 
 def test_on_a_terminal_the_picture_is_renewed(

@@ -52,10 +52,11 @@ def follow(project: Project, name: str | None, pause: float | None = None) -> tu
     """
     watch = Watch(_find(project, name))
     with suppress(KeyboardInterrupt):
-        if sys.stderr.isatty():
-            _renew(watch, 0.5 if pause is None else pause)
-        else:
-            _tell(watch, 2.0 if pause is None else pause)
+        if watch.state == "running":
+            if sys.stderr.isatty():
+                _renew(watch, 0.5 if pause is None else pause)
+            else:
+                _tell(watch, 2.0 if pause is None else pause)
     return run_view(project, watch.out.name)
 
 
@@ -172,15 +173,16 @@ class Watch:
 
     def facts(self) -> dict[str, Any]:
         receipt, recent = self._receipt(), self.seen.recent[-1] if self.seen.recent else {}
+        config = receipt.get("config", {})
         validated = self.seen.points["val_loss"]
         best = min(validated, key=lambda point: point[1], default=(None, None))
         return {
             "name": self.out.name,
             "path": str(self.folder),
             "state": self.state,
-            **{key: receipt.get(key) for key in ("method", "base", "set")},
+            **{key: receipt.get(key, config.get(key)) for key in ("method", "base", "set")},
             "step": self.seen.step,
-            "max_steps": self.max_steps or None,
+            "max_steps": config.get("max_steps"),
             "train_loss": recent.get("train_loss"),
             "val_loss": validated[-1][1] if validated else None,
             "best_val_loss": best[1],
@@ -194,7 +196,7 @@ class Watch:
     def text(self, width: int = _WIDTH) -> str:
         facts = self.facts()
         lines = [self._head(facts)]
-        lines += ["  {method} of {base} on {set}".format(**facts)] if facts["set"] else []
+        lines += [f"  {facts['method']} of {Path(facts['base'] or '').name} on {facts['set']}"] if facts["set"] else []
         lines += [_curve(key, points, min(60, width - 60)) for key, points in self.seen.points.items() if points]
         lines += [f"  {', '.join(parts)}"] if (parts := _speed(self.seen)) else []
         lines += ["  alert at step {step}: {message}".format(**one) for one in self.seen.alerts[-_TOLD:]]
@@ -255,7 +257,7 @@ def _speed(seen: Seen) -> list[str]:
     """What the recent steps say of their cost, in words."""
     shown = {
         "tokens_per_second": "{:,.0f} tokens/s",
-        "mfu": "MFU {:.0%}",
+        "mfu": "MFU {:.1%}",
         "padding_share": "padding {:.0%}",
         "peak_memory_gb": "{:.1f} GB",
     }

@@ -195,8 +195,8 @@ def test_the_note_has_a_dash_until_five_steps_were_timed() -> None:
         found = facts(seconds=2.0)
         watched.observe(State(step=step), found)
         notes.append(note(found))
-    assert notes[3] == "loss 2.000  lr 1.0e-01  50 tok/s  MFU 24%  - left"
-    assert notes[4].endswith("MFU 24%  13:10 left")
+    assert notes[3] == "loss 2.000  lr 1.0e-01  50 tok/s  MFU 24.0%  - left"
+    assert notes[4].endswith("MFU 24.0%  13:10 left")
 
 
 def test_the_memory_is_the_machines_where_none_is_given() -> None:

@@ -153,5 +153,5 @@ def note(facts: Mapping[str, Any]) -> str:
     """A step in a line, for the progress bar."""
     parts = [f"loss {facts['train_loss']:.3f}", f"lr {facts['learning_rate']:.1e}"]
     parts.append(f"{facts['tokens_per_second']:,.0f} tok/s")
-    parts += [f"MFU {facts['mfu']:.0%}"] if "mfu" in facts else []
+    parts += [f"MFU {facts['mfu']:.1%}"] if "mfu" in facts else []
     return "  ".join([*parts, f"{clock(facts.get('eta_seconds'))} left"])
