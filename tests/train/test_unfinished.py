@@ -1,3 +1,7 @@
+import errno
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -65,13 +69,66 @@ def test_a_full_disk_anywhere_inside_is_a_resource_error_and_loses_nothing(tmp_p
     assert (work / "checkpoints" / "step-000001").is_dir()
 
 
-def test_a_run_is_held_by_one_process(tmp_path: Path) -> None:
+def test_a_run_is_held_by_one_process_and_the_other_is_told_which(tmp_path: Path) -> None:
     with (
         unfinished(tmp_path / "a", False),
-        pytest.raises(UsageError, match="another process is training a"),
+        pytest.raises(UsageError, match=rf"another process is training a: process {os.getpid()}, since 20\d\d-"),
         unfinished(tmp_path / "a", True),
     ):
         pass
+    assert [p.name for p in tmp_path.iterdir()] == ["a.partial"], "the lease goes with its holder"
+
+
+def test_the_lease_of_a_killed_process_is_free_at_once(tmp_path: Path) -> None:
+    code = "import sys, pathlib, tunesmith.train.unfinished as room\n"
+    code += "with room.unfinished(pathlib.Path(sys.argv[1]), False): print('held', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "a")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(UsageError, match=f"process {holder.pid}, since"), unfinished(tmp_path / "a", True):
+            pass
+        holder.kill()
+    assert (tmp_path / ".a.lock").is_file()
+    with unfinished(tmp_path / "a", True) as work:
+        assert work.is_dir()
+
+
+def test_who_waited_for_a_lease_that_its_holder_removed_does_not_hold_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = room._lock
+
+    def late(file: Any, name: str) -> None:
+        (tmp_path / ".a.lock").unlink()
+        real(file, name)
+
+    monkeypatch.setattr(room, "_lock", late)
+    with pytest.raises(UsageError, match="another process has just left a"), unfinished(tmp_path / "a", False):
+        pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS])
+def test_a_file_system_without_locks_is_said_and_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    def none(*_: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(room.fcntl, "flock", none)
+    with unfinished(tmp_path / "a", False):
+        assert "warning: this file system has no locks" in capsys.readouterr().err
+
+
+def test_what_a_kill_left_beside_a_sealed_run_is_cleared_away_and_what_belongs_to_another_stays(tmp_path: Path) -> None:
+    with unfinished(tmp_path / "a", False) as work:
+        finish(work, tmp_path / "a", RECEIPT)
+    for name in (".a.checkpoints", ".b.checkpoints"):
+        (tmp_path / name / "step-000001").mkdir(parents=True)
+    (tmp_path / ".a.lock").touch()
+    begun(tmp_path / "c")
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".b.checkpoints", "a", "c.partial"]
 
 
 def test_what_makes_two_runs_the_same_is_in_the_hash() -> None:

@@ -30,7 +30,7 @@ _ROOM = 2.2  # times a checkpoint's size that must be free before a run: the one
 
 
 def trained_weights(model: nn.Module) -> dict[str, torch.Tensor]:
-    """What training changes, by name; tied weights once."""
+    """What training changes, by name; tied weights once. In full precision where a caller has seen to it."""
     return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
 
 
@@ -50,7 +50,7 @@ def save(folder: Path, model: nn.Module, optimizers: Optimizers, state: State, r
         try:
             _write(final, model, optimizers, state, run_hash)
         except ResourceError:
-            if not _prune(folder, state.best_step):
+            if final.exists() or not _prune(folder, state.best_step):
                 raise
             _write(final, model, optimizers, state, run_hash)
     except (ResourceError, OSError, SafetensorError) as error:
@@ -107,10 +107,11 @@ def load(found: Artifact, model: nn.Module, optimizers: Optimizers | None = None
         random = chance.from_tensors(_read(found.path / "random.safetensors"))
     except (KeyError, TypeError) as error:
         raise DataError(f"{found.path} is of another version of Tunesmith", fix="train again") from error
+    moments = _read(found.path / "optimizer.safetensors") if optimizers else {}
     for name, parameter in own.items():
         parameter.copy_(weights[name])
-    if optimizers is not None:
-        optimizers.load(_read(found.path / "optimizer.safetensors"))
+    if optimizers:
+        optimizers.load(moments)
         chance.put_back(random)
     return state
 

@@ -30,7 +30,7 @@ from tunesmith.train.rescue import MAX_SKIPPED, Saver, finite_weights, rolled_ba
 from tunesmith.train.signals import Stop, Stopped, stop_signals
 from tunesmith.train.state import Hooks, Settings, State
 
-__all__ = ["Hooks", "Settings", "State", "Stop", "backward", "fit", "mean_loss", "stop_signals"]
+__all__ = ["Hooks", "Settings", "State", "Stop", "Stopped", "backward", "fit", "mean_loss", "stop_signals"]
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,8 @@ def _settled(ours: _Fit, saver: Saver, state: State) -> bool:
     best = state.best_step, state.best_val_loss
     improved = _evaluate(ours, state)
     last = state.step == settings.max_steps
-    if improved or ours.due(settings.save_every, state) or saver.overdue():
+    due = state.skipped == 0 and (ours.due(settings.save_every, state) or saver.overdue())  # what may be gone back to
+    if improved or due:
         saved = saver.save(state)
         if improved and not saved and not last:
             state.best_step, state.best_val_loss = best  # the best is what can be brought back
@@ -162,7 +163,7 @@ def backward(
 
     Raises Stopped before the next micro-batch when `stop` is requested.
     """
-    total = sum(m.trained_tokens for m in micros)
+    total = max(1, sum(m.trained_tokens for m in micros))
     sums = []
     for micro in micros:
         if stop:

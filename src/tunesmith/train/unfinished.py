@@ -69,9 +69,8 @@ def _held(out: Path) -> Iterator[None]:
             raise UsageError(f"another process has just left {out.name}", fix="run the same command again")
         try:
             file.truncate(0)
-            print(
-                os.getpid(), f"since {datetime.now().astimezone().isoformat(timespec='seconds')}", file=file, flush=True
-            )
+            file.write(f"process {os.getpid()}, since {datetime.now().astimezone().isoformat(timespec='seconds')}")
+            file.flush()
             yield
         finally:
             path.unlink(missing_ok=True)
@@ -137,7 +136,7 @@ def _put_back(work: Path, aside: Path) -> None:
 
 
 def _sweep(runs: Path) -> None:
-    """Remove the checkpoints of runs that were killed when they were sealed and all but done."""
-    for aside in runs.glob(".*.checkpoints"):
-        if (runs / aside.name[1:].removesuffix(".checkpoints") / MANIFEST).is_file():
-            shutil.rmtree(aside, ignore_errors=True)
+    """Remove what is left of runs that were killed when they were sealed and all but done."""
+    for left in (*runs.glob(".*.checkpoints"), *runs.glob(".*.lock")):
+        if (runs / left.stem[1:] / MANIFEST).is_file():
+            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
