@@ -29,6 +29,8 @@ class TrainConfig(Config):
     """optimizer steps, in place of num_epochs"""
     learning_rate: float | None = Field(default=None, gt=0)
     """the highest learning rate; decided by method and size of the base"""
+    find_lr: bool = False
+    """try a few rates around that one in short runs, and take the one with the lowest validation loss"""
     lr_schedule: Schedule = "cosine"
     """cosine, linear, constant, or wsd (flat, then down in the last fifth)"""
     warmup_ratio: float = Field(default=0.05, ge=0, lt=1)
@@ -73,6 +75,8 @@ class TrainConfig(Config):
     """torch.compile of the repeated layers: auto (where it pays within the run), on, off"""
     gradient_checkpointing: Choice = "auto"
     """activations made again in the backward pass, for memory: auto (where they would not fit), on, off"""
+    trackers: list[str] = []
+    """experiment trackers that are told of each step: tensorboard, wandb, mlflow, trackio (pip install NAME)"""
 
     @model_validator(mode="after")
     def _one_horizon(self) -> TrainConfig:

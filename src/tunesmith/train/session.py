@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
 from tunesmith.core.errors import Interrupted, UsageError
@@ -25,8 +26,10 @@ from tunesmith.text.render import Renderer
 from tunesmith.train import checkpoint, loop
 from tunesmith.train.config import TrainConfig
 from tunesmith.train.data import Data, question_and_answer
+from tunesmith.train.monitor import watching
 from tunesmith.train.objective import computed
 from tunesmith.train.plan_batches import ExampleSource
+from tunesmith.train.trackers import Target, Trackers
 from tunesmith.train.unfinished import run_hash
 
 
@@ -93,7 +96,7 @@ def fit_model(
     computing: Computing,
 ) -> loop.State:
     """The loop between its hooks; the weights are in full precision after it. Raises Interrupted when asked to stop."""
-    optimizers, settings = _optimizers(config, model), _settings(config, computing, bool(data.valid.kept))
+    optimizers, settings = make_optimizers(config, model), _settings(config, computing, bool(data.valid.kept))
     folder, own = work / "checkpoints", run_hash(receipt)
     found = checkpoint.latest(folder, own) if folder.is_dir() else None
     if found is None:
@@ -112,13 +115,19 @@ def fit_model(
         with optimizers.full_precision():
             return checkpoint.roll_back(folder, model, optimizers, own)
 
+    name = work.name.removesuffix(".partial")
+    target = Target(work.parents[1].name, name, work.parents[1] / "trackers", receipt["config"], state.step)
     with (
+        Trackers(config.trackers, target) as trackers,
         closing(RunLog(work / "metrics.jsonl", state.step)) as log,
         closing(RunLog(work / "samples.jsonl", state.step)) as samples,
         loop.stop_signals() as stop,
         Progress("training", settings.max_steps, state.step) as progress,
     ):
+        highest = peak(computing.dtype, computing.device, cache_dir())
+        monitor = watching(computing.model, work, settings.max_steps, highest, send=trackers.send)
         hooks = loop.Hooks(
+            observe=monitor.observe,
             validate=(lambda: loop.mean_loss(model, valid, computing.measuring, stop, objective)) if valid else None,
             save=save,
             roll_back=roll_back,
@@ -130,7 +139,6 @@ def fit_model(
         state = loop.fit(model, source, optimizers, settings, hooks=hooks, objective=objective, state=state, stop=stop)
     optimizers.raise_precision()
     if stop.requested and state.step < settings.max_steps:
-        name = work.name.removesuffix(".partial")
         saved = checkpoint.newest_step(folder)
         where = "saved" if saved == state.step else f"the newest checkpoint is of step {saved}"
         fix = f"tunesmith train --resume --name {name}"
@@ -138,7 +146,8 @@ def fit_model(
     return state
 
 
-def _optimizers(config: TrainConfig, model: PreTrainedModel) -> optim.Optimizers:
+def make_optimizers(config: TrainConfig, model: nn.Module) -> optim.Optimizers:
+    """Fresh optimizers of a config that is decided, and their schedule."""
     assert config.learning_rate is not None  # `decide` filled both in
     assert config.max_steps is not None
     rate, steps = config.learning_rate, config.max_steps

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from transformers import AutoConfig
 from tunesmith.core.artifact import Artifact
 from tunesmith.core.config import to_toml
 from tunesmith.core.errors import DataError
-from tunesmith.core.jsonl import read_rows, write_json, write_jsonl
+from tunesmith.core.jsonl import read_json, read_rows, write_json, write_jsonl
 from tunesmith.core.project import cache_dir
 from tunesmith.core.runlog import say
 from tunesmith.model import device as machine
@@ -22,9 +23,10 @@ from tunesmith.model.shape import stored_parameters
 from tunesmith.text.length import Limit, decide_length
 from tunesmith.text.render import Renderer
 from tunesmith.text.tokenizer import Tokenizer
-from tunesmith.train import checkpoint, export
+from tunesmith.train import checkpoint, export, trackers
 from tunesmith.train.config import TrainConfig, decide
 from tunesmith.train.data import Data, answered, render, select
+from tunesmith.train.find_lr import find_lr
 from tunesmith.train.session import fit_model, prepare_model, run_facts, settle
 from tunesmith.train.unfinished import check_same, finish, unfinished
 
@@ -48,6 +50,7 @@ def run(config: TrainConfig, inputs: TrainInputs, out: Path, *, resume: bool = F
     Raises Interrupted after Ctrl-C or SIGTERM, with the state saved.
     """
     machine.set_threads()
+    trackers.check(config.trackers)
     with unfinished(out, resume) as work:
         base = (inputs.base_path or load.resolve(inputs.base)).absolute()  # an adapter names it: from anywhere
         load.check_causal(base)
@@ -59,10 +62,16 @@ def run(config: TrainConfig, inputs: TrainInputs, out: Path, *, resume: bool = F
         config = settle(decide(config, len(data.train.kept), stored_parameters(base)), base, data)
         receipt = _receipt(config, inputs, base, renderer, data) | {"context": context, "longest_row": limit.longest}
         check_same(work, receipt)
+        receipt |= _found_before(work)
         _write_start(work, config, receipt, data)
         _say_rows(data, limit, config.over_length)
         model, computing = prepare_model(config, base, receipt)
         before = export.probe(model, renderer, data.probes)
+        if config.find_lr:
+            sweep = find_lr(config, model, data, computing, None if computing.packed else tokenizer.pad_id)
+            config = config.model_copy(update={"find_lr": False, "learning_rate": sweep.taken.rate})
+            receipt |= {"config": config.model_dump(mode="json"), "find_lr": sweep.facts}
+            _write_start(work, config, receipt, data)
         state = fit_model(config, model, renderer, data, work, receipt, computing)
         computing.end(model, base)
         checkpoint.restore_best(work / "checkpoints", model, state)
@@ -113,6 +122,14 @@ def _receipt(config: TrainConfig, inputs: TrainInputs, base: Path, renderer: Ren
         "trained_tokens_an_epoch": data.train.trained_tokens,
         "machine": machine.machine_facts(),
     }
+
+
+def _found_before(work: Path) -> dict[str, Any]:
+    """What --find-lr found before this run was interrupted: it is not looked for again."""
+    with suppress(DataError, OSError):
+        before = read_json(work / "receipt.json")
+        return {"find_lr": before["find_lr"]} if "find_lr" in before else {}
+    return {}
 
 
 def _skipped(data: Data) -> list[dict[str, Any]]:
