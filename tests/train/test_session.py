@@ -115,7 +115,7 @@ def test_every_field_changes_the_run(
 
 
 def test_the_table_holds_every_field() -> None:
-    elsewhere = {"early_stopping_patience", "find_lr", "over_length", "compile", "gradient_checkpointing", "trackers", "find_lr"}
+    elsewhere = {"early_stopping_patience", "find_lr", "over_length", "compile", "gradient_checkpointing", "trackers"}
     assert FIELDS.keys() | elsewhere == TrainConfig.model_fields.keys()
 
 

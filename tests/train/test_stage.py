@@ -84,6 +84,7 @@ def test_the_receipt_says_all_that_the_door_prints_and_nothing_that_was_not_meas
             "samples.jsonl",
             "skipped.jsonl",
             "fitted.jsonl",
+            "curve.svg",
             "receipt.json",
             "model",
             "manifest.json",

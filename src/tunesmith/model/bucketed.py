@@ -139,7 +139,9 @@ EAGER = (forward_bucket, backward_bucket, _delta)
 @functools.cache
 def compiled() -> tuple[Callable[..., Any], ...]:
     """The three kernels with everything between two products fused. The first call of each shape class compiles."""
-    return tuple(torch.compile(kernel, dynamic=True, fullgraph=True) for kernel in EAGER)
+    # one document or several, as wide as a head or not, one block or more: some ten kernels each, and torch stops at 8
+    compile_ = functools.partial(torch.compile, dynamic=True, fullgraph=True)
+    return tuple(compile_(kernel, recompile_limit=32) for kernel in EAGER)
 
 
 Kernels = tuple[Callable[..., Any], ...]
@@ -159,6 +161,11 @@ def _blocks(width: int) -> list[tuple[int, int]]:
     return [(first, min(first + BLOCK, width)) for first in range(0, width, BLOCK)][::-1]
 
 
+def _fresh(index: Tensor) -> Tensor:
+    """In memory of its own: the compiler makes another kernel for each offset and stride, and for one tensor twice."""
+    return index.clone(memory_format=torch.contiguous_format)
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor, where: Where, how: How, kernels: Kernels = EAGER) -> tuple[Tensor, Tensor]:
     """Output (T, H, Dv) and log-sum-exp (T, H) of q (T, H, D), k (T, kv, D), v (T, kv, Dv)."""
     order, inverse, shapes = where
@@ -170,7 +177,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, where: Where, how: How, kernels: Ker
         index = order[slots].view(count, width)
         bucket_out, bucket_lse = (x[slots].view(count, width, *x.shape[1:]) for x in (out, lse))
         for first, last in _blocks(width):
-            found = kernels[0](q, k, v, index[:, first:last], index[:, :last], *how)
+            found = kernels[0](q, k, v, _fresh(index[:, first:last]), _fresh(index[:, :last]), *how)
             bucket_out[:, first:last], bucket_lse[:, first:last] = found
     return out.index_select(0, inverse), lse.index_select(0, inverse)
 
@@ -191,7 +198,7 @@ def attend_backward(
         index = order[slots].view(count, width)
         dq, dk, dv = (x[slots].view(count, width, *x.shape[1:]) for x in grads)
         for first, last in _blocks(width):
-            found = kernels[1](grad, qkv, statistics, index[:, first:last], index[:, :last], *how)
+            found = kernels[1](grad, qkv, statistics, _fresh(index[:, first:last]), _fresh(index[:, :last]), *how)
             dq[:, first:last] = found[0]
             for total, part in ((dk, found[1]), (dv, found[2])):
                 if last == width:
@@ -210,8 +217,9 @@ def _bare(*tensors: Tensor) -> list[Tensor]:
 def _op(
     q: Tensor, k: Tensor, v: Tensor, order: Tensor, inverse: Tensor, shapes: Tensor, scale: float, window: int
 ) -> tuple[Tensor, Tensor]:
+    q, k, v = _bare(q, k, v)
     with torch.no_grad():
-        return attend(*_bare(q, k, v), (order, inverse, shapes), (scale, window), compiled())
+        return attend(q, k, v, (order, inverse, shapes), (scale, window), compiled())
 
 
 def _op_backward(

@@ -23,6 +23,7 @@ from tunesmith.core.errors import ResourceError
 from tunesmith.core.runlog import say
 from tunesmith.model.optim import Optimizers
 from tunesmith.train import chance, out_of_memory
+from tunesmith.train.monitor import note
 from tunesmith.train.objective import Objective, next_token
 from tunesmith.train.out_of_memory import OutOfMemory
 from tunesmith.train.plan_batches import MicroBatch, Source, halve
@@ -100,7 +101,7 @@ def _settled(ours: _Fit, saver: Saver, state: State) -> bool:
     return state.step >= settings.max_steps or 0 < settings.patience <= state.evals_without_gain
 
 
-def _step(ours: _Fit, source: Source, state: State) -> dict[str, float]:
+def _step(ours: _Fit, source: Source, state: State) -> dict[str, Any]:
     """One optimizer step. Returns its facts; nothing in them makes a device wait but the loss and the norm."""
     began = time.monotonic()
     micros = source.step(state.step)
@@ -120,6 +121,8 @@ def _step(ours: _Fit, source: Source, state: State) -> dict[str, float]:
         "grad_norm": norm,
         "tokens": tokens,
         "trained_tokens": trained,
+        "positions": sum(m.input_ids.size for m in micros),
+        "pairs": sum(m.pairs for m in micros),
         "tokens_per_second": tokens / max(1e-9, seconds),
         "seconds": seconds,
         "wait_seconds": waited,
@@ -240,14 +243,13 @@ def _unsound(ours: _Fit, saver: Saver, state: State) -> bool:
     return not finite_weights(ours.model)
 
 
-def _report(hooks: Hooks, state: State, facts: dict[str, float]) -> None:
+def _report(hooks: Hooks, state: State, facts: dict[str, Any]) -> None:
     if hooks.observe:
         hooks.observe(state, facts)
     if hooks.log:
         hooks.log.write({"step": state.step, **facts})
     if hooks.progress:
-        note = "loss {train_loss:.3f}  lr {learning_rate:.1e}  {tokens_per_second:,.0f} tok/s".format(**facts)
-        hooks.progress.advance(note)
+        hooks.progress.advance(note(facts))
 
 
 def _evaluate(ours: _Fit, state: State) -> bool:
@@ -263,8 +265,11 @@ def _evaluate(ours: _Fit, state: State) -> bool:
     state.evals_without_gain = 0 if improved else state.evals_without_gain + 1
     if improved:
         state.best_val_loss, state.best_step = state.val_loss, state.step
+    facts: dict[str, Any] = {"train_loss_mean": state.train_loss, "val_loss": state.val_loss}
+    if hooks.observe:
+        hooks.observe(state, facts)
     if hooks.log:
-        hooks.log.write({"step": state.step, "train_loss_mean": state.train_loss, "val_loss": state.val_loss})
+        hooks.log.write({"step": state.step, **facts})
     if hooks.progress:
         train = math.nan if state.train_loss is None else state.train_loss
         hooks.progress.say(f"  step {state.step}: train loss {train:.3f}, val loss {state.val_loss:.3f}")

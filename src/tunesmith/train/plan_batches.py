@@ -45,6 +45,11 @@ class MicroBatch:
     def tokens(self) -> int:
         return int(self.lengths.sum())
 
+    @property
+    def pairs(self) -> int:
+        """Of a token and one that it attends to in its document, itself included: what attention must do."""
+        return int((self.lengths * (self.lengths + 1) // 2).sum())
+
 
 class Source(Protocol):
     """Where batches come from: `step(n)` is the batch of optimizer step n, whatever was asked before."""

@@ -23,7 +23,7 @@ from tunesmith.model.compute import Computing, pick_compile, pick_packing
 from tunesmith.model.peak import peak
 from tunesmith.model.shape import check_memory, stored_parameters
 from tunesmith.text.render import Renderer
-from tunesmith.train import checkpoint, loop
+from tunesmith.train import checkpoint, curve, loop
 from tunesmith.train.config import TrainConfig
 from tunesmith.train.data import Data, question_and_answer
 from tunesmith.train.monitor import watching
@@ -137,6 +137,7 @@ def fit_model(
         )
         source = ExampleSource(data.train.kept, config.batch_size, micro, pad, config.seed)
         state = loop.fit(model, source, optimizers, settings, hooks=hooks, objective=objective, state=state, stop=stop)
+    curve.write(work)
     optimizers.raise_precision()
     if stop.requested and state.step < settings.max_steps:
         saved = checkpoint.newest_step(folder)

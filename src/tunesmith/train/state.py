@@ -59,14 +59,14 @@ class Hooks:
     """What happens outside the mathematics. Each is optional.
 
     `save` returns whether the checkpoint is on disk. `roll_back` puts the weights, optimizer and random state of the
-    last good one back and returns its state, or None where there is none. `observe` is called once a step with its
-    facts, before they are logged: what it adds to them is logged too.
+    last good one back and returns its state, or None where there is none. `observe` is called with the facts of each
+    step and validation before they are logged: what it adds to them is logged too.
     """
 
     validate: Callable[[], float] | None = None
     save: Callable[[State], bool] | None = None
     roll_back: Callable[[], State | None] | None = None
     sample: Callable[[int], None] | None = None
-    observe: Callable[[State, dict[str, float]], None] | None = None
+    observe: Callable[[State, dict[str, Any]], None] | None = None
     log: RunLog | None = None
     progress: Progress | None = None
