@@ -30,7 +30,7 @@ class Ray:
         try:
             data = importlib.import_module("ray.data")
         except ImportError as error:
-            raise UsageError("Ray is not installed", fix="pip install 'ray[data]'") from error
+            raise UsageError("Ray is not installed", fix="pip install 'tunesmith[ray]'") from error
         ranks = data.range(job.world).repartition(job.world)
         options = {"fn_kwargs": {"folder": str(job.folder.absolute())}, "batch_size": 1, "batch_format": "numpy"}
         ranks.map_batches(run_ranks, concurrency=self.concurrency, **options).materialize()
