@@ -201,5 +201,8 @@ def test_without_ray_the_error_says_how_to_get_it(tmp_path: Path, monkeypatch: p
     made = job(tmp_path)
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.setitem(sys.modules, "ray.data", None)
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "")
+    monkeypatch.delenv("RAY_USAGE_STATS_ENABLED")
     with pytest.raises(UsageError, match=r"pip install 'tunesmith\[ray\]'"):
         Ray()(made)
+    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"  # no telemetry
