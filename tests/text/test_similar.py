@@ -141,7 +141,7 @@ def test_chunks_bound_the_memory_and_not_the_result(monkeypatch: pytest.MonkeyPa
     assert (parts.values.tolist(), parts.starts.tolist()) == (sets.values.tolist(), sets.starts.tolist())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(questions, max_size=12, unique_by=normalise), st.sampled_from([0.5, 0.7, 0.9]))
 def test_from_which_size_on_a_bucket_is_joined_changes_no_pair(texts: list[str], threshold: float) -> None:
     visited = near_pairs(texts, threshold)
