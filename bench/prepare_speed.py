@@ -6,15 +6,17 @@ Rows are those of llamafactory/alpaca_en_demo.json (999 rows of 800 characters o
 Alpaca's) with 60 % of their words replaced by words of the same file, so that lengths are real and rows distinct;
 every 50th asks what the one before it asks, with a word more, and has its answer. Tokenization is the exact rendering
 of every training row, in as many processes as there are cores, with a byte-level BPE of 8,192 tokens trained on the
-999 answers. `in shards` is the same rows through sharded.run, whose splits must be the same bytes; then the same
-questions with answers four times as long: what is held must not grow with them. Each figure is measured in a process
-of its own. Writes bench/out/prepare_speed.json.
+999 answers. The largest size is measured once more with answers a quarter as long: rows of 260 characters, about what
+the original Alpaca's have. `in shards` is the same rows through sharded.run, whose splits must be the same bytes; then
+the same questions with answers four times as long: what is held must not grow with them. Each figure is measured in a
+process of its own. Writes bench/out/prepare_speed.json.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 import resource
 import subprocess
@@ -49,8 +51,8 @@ def demo(data: Path) -> list[dict[str, str]]:
     return found
 
 
-def rows(count: int, data: Path, times: int = 1) -> Iterator[Row]:
-    """Distinct rows of real lengths; the answers `times` as long. The questions are the same for every `times`."""
+def rows(count: int, data: Path, times: float = 1) -> Iterator[Row]:
+    """Distinct rows of real lengths; the answers `times` as long, a whole number or a part. The questions stay."""
     rng, more = random.Random(0), random.Random(1)
     source = demo(data)
     words = [word for row in source for text in row.values() for word in text.split()]
@@ -66,11 +68,13 @@ def rows(count: int, data: Path, times: int = 1) -> Iterator[Row]:
             asked += f" {rng.choice(words)}"
         else:
             asked = "\n\n".join(change(row[key], rng) for key in ("instruction", "input") if row[key])
-            answer = " ".join(change(row["output"], more) for _ in range(times))
+            parts = row["output"].split(" ")
+            some = " ".join(parts[: math.ceil(times * len(parts))])
+            answer = " ".join(change(some, more) for _ in range(math.ceil(times)))
         yield pair(asked, answer, meta=Meta("alpaca.json", i + 1))
 
 
-def make(folder: Path, count: int, data: Path, times: int) -> None:
+def make(folder: Path, count: int, data: Path, times: float) -> None:
     """A raw artifact, and a tokenizer."""
     with writing(folder / "raw") as work:
         write_rows(work / "examples.jsonl", rows(count, data, times))
@@ -114,7 +118,7 @@ def lengths(folder: Path, made: Artifact) -> None:
     run_local(Job(folder / "lengths", "measure", folder / "rows", world, settings))
 
 
-def in_a_process(count: int, data: Path, way: str, times: int = 1) -> tuple[dict[str, Any], dict[str, bytes]]:
+def in_a_process(count: int, data: Path, way: str, times: float = 1) -> tuple[dict[str, Any], dict[str, bytes]]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make(folder, count, data, times)
@@ -151,6 +155,9 @@ def main() -> None:
     facts["one process"] = [found for found, _ in made]
     show("one process, tokenization in two", facts["one process"])
     largest = options.sizes[-1]
+    short, _ = in_a_process(largest, options.data, "one", 1 / 4)
+    facts["short answers"] = [short]
+    show("the same with answers a quarter as long", facts["short answers"])
     shards = [in_a_process(size, options.data, "shards") for size in options.sizes]
     if shards[-1][1] != made[-1][1]:
         raise SystemExit("in shards the bytes differ")

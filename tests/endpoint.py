@@ -126,7 +126,7 @@ class Handler(BaseHTTPRequestHandler):
         raw, headers = json.dumps(body).encode(), {}
         if misdeed == "slow":
             self.endpoint.lost()
-            time.sleep(1.0)
+            time.sleep(2.5)
         elif misdeed == "cut":
             self.endpoint.lost()
             self.send(200, raw[: len(raw) // 2], {}, length=len(raw))

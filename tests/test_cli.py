@@ -20,7 +20,7 @@ from tunesmith import speaking
 from tunesmith.core.jsonl import read_json, read_jsonl
 
 PREPARE = {"set_id", "path", "rows_in", "kept", "rejected", "unwrapped", "duplicates", "near_duplicates", "leaked"}
-PREPARE |= {"train", "valid", "test"}
+PREPARE |= {"train", "valid", "test", "scores", "findings", "difficulty", "judge"}
 TRAIN = {"run", "path", "method", "base", "steps", "epochs", "train_loss", "val_loss", "trained_tokens"}
 TRAIN |= {"tokens_per_second", "trainable_parameters", "total_parameters", "seconds", "peak_memory_gb"}
 EVALUATE = {"path", "report", "n", "metrics", "errors"}

@@ -163,6 +163,7 @@ def train(
     eval_every: Annotated[int | None, typer.Option("--eval-every", help="Steps between validations.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Order of the data, LoRA's start, dropout.")] = None,
     dtype: Annotated[Dtype | None, typer.Option("--dtype", help="What is computed in.")] = None,
+    find_lr: Annotated[bool, typer.Option("--find-lr", help="Choose the learning rate by short runs first.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run.")] = False,
     project: ProjectOption = None,
     as_json: JsonOption = False,
@@ -172,6 +173,7 @@ def train(
 
     flags = {"method": method, "max_steps": max_steps, "num_epochs": num_epochs, "learning_rate": learning_rate}
     more = {"batch_size": batch_size, "save_every": save_every, "eval_every": eval_every, "seed": seed, "dtype": dtype}
+    more |= {"find_lr": find_lr or None}
     run = loop.train(open_project(project), name, base=base, set_name=set_name, resume=resume, **flags, **more)
     from tunesmith.train.stage import summary  # seconds to import: not before what can be wrong without it
 
@@ -208,6 +210,7 @@ def show(
     name: Annotated[str | None, typer.Argument(help="The artifact; the newest, where not given.")] = None,
     other: Annotated[str | None, typer.Argument(help="Of diff: the second set.")] = None,
     row: Annotated[int | None, typer.Option("--row", help="A set's training row, rendered, its mask coloured.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Of a run: renew it until the run ends.")] = False,
     project: ProjectOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -217,6 +220,8 @@ def show(
     found = open_project(project)
     if other is not None and (kind != "diff" or row is not None):
         raise UsageError(f"{other} is one word too many", expected="two sets after diff, as in: show diff A B")
+    if follow and kind != "run":
+        raise UsageError(f"--follow of a {kind or 'project'}", fix="tunesmith show run --follow")
     if kind == "diff":
         facts, text = views.diff_view(found, name, other)
     elif row is not None and kind in (None, "set"):
@@ -225,6 +230,10 @@ def show(
         facts, text = row_view(found, name, row, colour=sys.stderr.isatty())
     elif row is not None:
         raise UsageError(f"--row of a {kind}", expected="a set's row", fix=f"tunesmith show set --row {row}")
+    elif kind == "run":
+        from tunesmith import views_run
+
+        facts, text = (views_run.follow if follow else views_run.run_view)(found, name)
     elif kind is None:
         facts, text = views.overview(found)
     else:

@@ -80,13 +80,39 @@ def review(
     end(as_json, facts, "tunesmith prepare" if done else "tunesmith review")
 
 
-def prepare(project: ProjectOption = None, as_json: JsonOption = False) -> None:
+def prepare(
+    reject: Annotated[
+        list[str] | None, typer.Option("--reject", help="Leave out the rows of this check; several times.")
+    ] = None,
+    benchmarks: Annotated[
+        list[Path] | None, typer.Option("--benchmarks", help="Look for the questions of this file; several times.")
+    ] = None,
+    difficulty: Annotated[
+        str | None, typer.Option("--difficulty", help="A model that says how likely each answer is: base, a run, ...")
+    ] = None,
+    judge: Annotated[
+        int | None, typer.Option("--judge", help="Have so many answers scored by the model under [generate].")
+    ] = None,
+    shards: Annotated[bool, typer.Option("--shards", help="For corpora that do not fit into memory.")] = False,
+    runner: Annotated[
+        Literal["local", "slurm", "ray"] | None, typer.Option("--runner", help="Who works on the shards.")
+    ] = None,
+    shard_rows: Annotated[int | None, typer.Option("--shard-rows", min=1, help="Rows of a shard.")] = None,
+    project: ProjectOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Clean, take out duplicates, and split by groups, so that nothing in the test was seen in training."""
     from tunesmith import loop
-    from tunesmith.prepare.stage import receipt
+    from tunesmith.prepare.sets import receipt
 
-    set_ = loop.prepare(open_project(project))
+    if not shards and (runner or shard_rows):
+        raise UsageError("--runner and --shard-rows are for --shards", fix="tunesmith prepare --shards ...")
+    files = [str(file.resolve()) for file in benchmarks or ()] or None  # of the shell's folder, not of the project's
+    flags = {"reject": reject, "benchmarks": files, "difficulty": difficulty, "judge": judge}
+    by = (runner or "local") if shards else None
+    set_ = loop.prepare(open_project(project), runner=by, shard_rows=shard_rows, **flags)
     facts = receipt(set_)
-    say(lines(facts))
+    told = {key: "NOT RUN" if value is None else value for key, value in facts.items()}
+    say(lines({key: value for key, value in told.items() if key not in ("difficulty", "judge")}))  # they have a note
     say(f"report: {set_.path / 'report.md'}")
     end(as_json, facts, "tunesmith train")

@@ -37,11 +37,16 @@ def embedded_base(config: PretrainConfig | None = None) -> Path:
     return embedded_run(config).path / "model"
 
 
+def embedded_folder(config: PretrainConfig | None = None) -> Path:
+    """Where the run of the embedded base lies once it is made."""
+    return cache_dir() / "bases" / f"base-{_key(config or PretrainConfig())}"
+
+
 def embedded_run(config: PretrainConfig | None = None) -> Artifact:
     """The pretraining run of the embedded base: its receipt has the losses, its samples the before and after."""
     config = config or PretrainConfig()
-    folder = cache_dir() / "bases"
-    final = folder / f"base-{_key(config)}"
+    final = embedded_folder(config)
+    folder = final.parent
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f"{final.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two projects that start at once make it once

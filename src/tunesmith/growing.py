@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunesmith.bases import found_base, load_engine
 from tunesmith.core.artifact import Artifact, artifacts, open_artifact
 from tunesmith.core.errors import UsageError, did_you_mean
 from tunesmith.core.project import Project
-from tunesmith.loop import base_path, current_raw, load_engine, stage_config
+from tunesmith.loop import current_raw, stage_config
 
 if TYPE_CHECKING:
     from tunesmith.engine.chat import LocalChat
@@ -56,9 +57,9 @@ def _local(project: Project) -> LocalChat:
     from tunesmith.collect.generate import STORE
     from tunesmith.engine.answers import Answers
     from tunesmith.engine.chat import LocalChat
-    from tunesmith.model.load import base_hash, resolve
+    from tunesmith.model.load import base_hash
 
-    base = base_path(project, project.task.base) or resolve(project.task.base)
+    base = found_base(project, project.task.base)
     engine, renderer = load_engine(base)
     name = f"{base.name}-{base_hash(base)[:12]}"
     return LocalChat(engine, renderer, name, Answers(project.place("raw").parent / STORE))

@@ -13,6 +13,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunesmith.bases import base_path as base_path
+from tunesmith.bases import load_engine as load_engine
+from tunesmith.bases import template as template
 from tunesmith.core.artifact import MANIFEST, Artifact, fsync_path, open_artifact
 from tunesmith.core.config import C, Config, make, to_toml
 from tunesmith.core.errors import DataError, ModelError, ResourceError, UsageError, did_you_mean
@@ -92,10 +95,16 @@ def collect(
     return made if made.name in [one.name for one in _current(raw)] else _renew(made)
 
 
-def prepare(project: Project, **overrides: Any) -> Artifact:
-    """All that was collected, as one set. Rows of the newest set keep their splits."""
-    from tunesmith.prepare import stage
-    from tunesmith.train.config import TrainConfig
+def prepare(
+    project: Project, *, runner: str | None = None, shard_rows: int | None = None, **overrides: Any
+) -> Artifact:
+    """All that was collected, as one set. Rows of the newest set keep their splits.
+
+    With a `runner` (local, slurm, ray), over shards of `shard_rows` rows.
+    """
+    from tunesmith.measuring import instruments
+    from tunesmith.prepare import sharded, stage
+    from tunesmith.prepare.adapters import RUNNERS
 
     current = current_raw(project)
     if not current:
@@ -103,8 +112,12 @@ def prepare(project: Project, **overrides: Any) -> Artifact:
     previous = project.open("set") if project.names("set") else None
     config = stage_config(project, "prepare", stage.PrepareConfig, **overrides)
     config = config.model_copy(update={"benchmarks": [str(project.path / file) for file in config.benchmarks]})
-    batch_size = project.config("train", TrainConfig).batch_size
-    set_ = stage.run(config, current, project.place("set"), previous, project.task.system, batch_size=batch_size)
+    where = current, project.place("set"), previous, project.task.system
+    if runner is not None:
+        set_ = sharded.run(config, *where, runner=RUNNERS[runner], shard_rows=shard_rows or sharded.SHARD_ROWS)
+    else:
+        with instruments(project, config, current) as tools:
+            set_ = stage.run(config, *where, tools)
     if project.names("set")[-1] != set_.name:
         set_ = _renew(set_)
     for note in set_.facts["notes"]:
@@ -209,40 +222,6 @@ def engines(run: Artifact) -> tuple[LocalEngine, LocalEngine, Renderer]:
         raise ModelError(f"the base of {run.name} is gone: {base}", fix=fix)
     tuned, renderer = load_engine(run.path / "model")
     return load_engine(base, renderer)[0], tuned, renderer
-
-
-def load_engine(folder: Path, renderer: Renderer | None = None) -> tuple[LocalEngine, Renderer]:
-    """A model directory as an engine, in the format that its weights are stored in."""
-    from tunesmith.engine.local import LocalEngine
-    from tunesmith.model import device, load
-    from tunesmith.text.render import Renderer
-    from tunesmith.text.tokenizer import Tokenizer
-
-    device.set_threads()
-    renderer = renderer or Renderer(Tokenizer.load(folder))
-    model = load.load_trained(folder, load.stored_dtype(folder))
-    return LocalEngine(model, renderer.tokenizer, stop_ids=renderer.stop_ids), renderer
-
-
-def base_path(project: Project, base: str) -> Path | None:
-    """Where a base lies: the embedded one, a run of this project, or a directory here or in the project.
-
-    None where it is none of these: a hub id, or a mistake.
-    """
-    if base == "default":
-        from tunesmith.embedded import embedded_base
-
-        return embedded_base()
-    if base in project.names("run"):
-        return project.open("run", base).path / "model"
-    places = (Path(base).expanduser(), project.path / base)
-    return next((place.resolve() for place in places if place.is_dir()), None)  # a receipt must hold in any folder
-
-
-def template(project: Project) -> str:
-    """The name of the task's template, or the path of its file: relative to the project."""
-    name = project.task.template
-    return str(project.path / name) if name.endswith(".jinja") else name
 
 
 def stage_config(project: Project, section: str, kind: type[C], **overrides: Any) -> C:

@@ -115,7 +115,7 @@ def wild(number: int, payload: dict[str, Any]) -> str | None:
 def test_exactly_the_accepted_target_is_delivered_by_a_server_that_misbehaves(serving: Any, tmp_path: Path) -> None:
     inputs = [raw(tmp_path, seeds())]
     with serving(inventive, wild) as endpoint:
-        config = settings(endpoint, target=73, timeout=0.4, prices=PRICES)
+        config = settings(endpoint, target=73, timeout=1.5, prices=PRICES)
         made = make(tmp_path, config, inputs)
         receipt = read_json(made.path / "receipt.json")
         rows = list(read_rows(made.path / "examples.jsonl"))

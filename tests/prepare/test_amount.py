@@ -1,8 +1,9 @@
 import pytest
 
-from tunesmith.core.records import Row, pair
-from tunesmith.prepare.amount import amount, effective_rows
+from tunesmith.core.records import Message, Row, pair
+from tunesmith.prepare.amount import amount, answer_tokens, effective_rows
 from tunesmith.prepare.corpus import Corpus, Near
+from tunesmith.text.tokenizer import train_bpe
 
 
 def corpus(rows: int, near: Near = ()) -> Corpus:
@@ -35,9 +36,21 @@ def test_it_says_what_it_would_take() -> None:
 def test_enough_is_a_hundred_and_asks_for_nothing() -> None:
     axis = amount(corpus(1200), train_rows=1100, batch_size=16)
     assert axis.score == 100
-    assert len(axis.lines) == 1
+    assert len(axis.lines) == 2
+    assert axis.lines[1].startswith("in tokens: NOT RUN")
 
 
 def test_tokens_count_where_there_is_a_tokenizer_and_text_where_there_are_no_answers() -> None:
-    assert amount(corpus(3), 3, 1, tokens=[5, 6, 7]).facts["answer_tokens"] == 18
+    assert amount(corpus(3), 3, 1, tokens=18).facts["answer_tokens"] == 18
     assert amount(Corpus.of([Row(text="four words of text")]), 1, 1).facts["answer_words"] == 4
+
+
+def test_tokens_are_those_of_all_answers_or_of_raw_texts_each_with_its_stop_token() -> None:
+    tokenizer = train_bpe(["one two three"], 300)
+    length = lambda text: len(tokenizer.encode(text)) + 1  # noqa: E731
+    chat = Row((Message("user", "a"), Message("assistant", "one"), Message("user", "b"), Message("assistant", "two")))
+    chosen = Row((Message("user", "a"),), chosen="one two", rejected="three")
+    text = Row(text="one two three")
+    assert answer_tokens(tokenizer, [chat]) == length("one") + length("two")
+    assert answer_tokens(tokenizer, [chosen, text] * 3) == 3 * (length("one two") + length("one two three"))
+    assert answer_tokens(tokenizer, []) == 0

@@ -1,6 +1,7 @@
-"""What the settings `reject` and `benchmarks`, and training's batch size, change in a set."""
+"""What the settings that measure change in a set: `reject`, `benchmarks`, `difficulty`; batch size and tokenizer."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -8,7 +9,12 @@ from tunesmith.core.artifact import Artifact, seal, writing
 from tunesmith.core.errors import DataError, UsageError
 from tunesmith.core.jsonl import read_json, read_jsonl, write_jsonl, write_rows
 from tunesmith.core.records import Meta, pair
+from tunesmith.engine.base import Score
+from tunesmith.prepare.difficulty import Scorer
+from tunesmith.prepare.measure import Instruments
 from tunesmith.prepare.stage import PrepareConfig, run
+from tunesmith.text.render import Renderer
+from tunesmith.text.tokenizer import train_bpe
 
 QUESTION = "What happens to you if you eat too many seeds of the watermelon at once?"
 
@@ -52,7 +58,61 @@ def test_rows_of_a_benchmark_are_reported_and_kept(tmp_path: Path, raw: Artifact
 
 
 def test_steps_are_counted_at_the_batch_size_of_training(tmp_path: Path, raw: Artifact) -> None:
-    made = [run(PrepareConfig(), [raw], tmp_path / f"sets-{n}", batch_size=n) for n in (2, 16)]
+    made = [run(PrepareConfig(), [raw], tmp_path / f"sets-{n}", instruments=Instruments(batch_size=n)) for n in (2, 16)]
     measured = [read_json(m.path / "receipt.json")["quality"]["axes"]["amount"]["measured"] for m in made]
     rows = made[0].facts["train"]
     assert [m["steps_an_epoch"] for m in measured] == [-(-rows // 2), -(-rows // 16)]
+    assert made[0].name != made[1].name
+
+
+def test_tokens_are_counted_where_there_is_a_tokenizer_and_give_the_set_no_other_name(
+    tmp_path: Path, raw: Artifact
+) -> None:
+    tokenizer = train_bpe(["Answer"], 300)
+    words = run(PrepareConfig(), [raw], tmp_path / "words")
+    tokens = run(PrepareConfig(), [raw], tmp_path / "tokens", instruments=Instruments(tokenizer=tokenizer))
+    assert words.name == tokens.name
+    assert "in tokens: NOT RUN" in (words.path / "report.md").read_text()
+    assert tokens.facts["quality"]["axes"]["amount"]["measured"]["answer_tokens"] > 28
+    assert "tokens of answers to learn" in (tokens.path / "report.md").read_text()
+
+
+class Fake:
+    """An answer costs 1 nat a token after its question, and 2 alone; one answer costs 3 after its question."""
+
+    context = 80
+
+    def __init__(self, odd: list[int]) -> None:
+        self.odd = odd
+
+    def generate(self, prompts: Any, sampling: Any) -> list[Any]:
+        raise NotImplementedError
+
+    def score(self, requests: Any) -> list[Score]:
+        costs = [2.0 if len(prompt) == 1 else 3.0 if answer == self.odd else 1.0 for prompt, answer in requests]
+        return [Score((-cost,) * len(answer)) for cost, (_, answer) in zip(costs, requests, strict=True)]
+
+
+def test_difficulty_is_in_the_receipt_the_report_and_the_findings(tmp_path: Path, raw: Artifact) -> None:
+    tokenizer = train_bpe(["Answer"], 300)
+    engine = Fake([*tokenizer.encode("Nothing."), tokenizer.eos_id])
+    tools = Instruments(scorer=Scorer("tiny", engine, Renderer(tokenizer, "plain")))
+    made = run(PrepareConfig(difficulty="tiny"), [raw], tmp_path / "sets", instruments=tools)
+    found = made.facts["difficulty"]
+    assert (found["model"], found["answers"] + found["left_out"]) == ("tiny", made.facts["kept"])
+    assert found["left_out"] == 1  # the question of seeds is too long for it
+    assert set(found["perplexity"].values()) == {2.718}
+    assert set(found["ifd"].values()) == {0.5}
+    report = (made.path / "report.md").read_text()
+    assert "| perplexity | 2.718 | 2.718 | 2.718 | 2.718 | 2.718 |" in report
+    assert "difficulty by tiny: median perplexity 2.718, ifd 0.5 (27 answers, 1 left out)" in report
+    engine.context = 200
+    again = run(PrepareConfig(difficulty="tiny"), [raw], tmp_path / "sets", instruments=tools)
+    assert (again.facts["difficulty"]["left_out"], again.facts["difficulty"]["ifd_of_1_or_more"]) == (0, 1)
+    (hit,) = [one for one in read_jsonl(again.path / "findings.jsonl") if one["finding"] == "mismatch"]
+    assert (hit["line"], hit["detail"]) == (27, "IFD 1.50")
+    assert again.name != made.name
+    with pytest.raises(UsageError, match="need a model"):
+        run(PrepareConfig(difficulty="tiny"), [raw], tmp_path / "sets")
+    with pytest.raises(UsageError, match="need a model"):
+        run(PrepareConfig(judge=3), [raw], tmp_path / "sets")

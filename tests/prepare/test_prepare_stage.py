@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tunesmith.collect import stage as collect
 from tunesmith.core.artifact import Artifact, open_artifact, seal, writing
+from tunesmith.core.config import make
 from tunesmith.core.errors import DataError, UsageError
 from tunesmith.core.jsonl import read_json, read_jsonl, read_rows, write_jsonl, write_rows
 from tunesmith.core.records import Message, Meta, Reject, Row, pair
@@ -65,7 +66,9 @@ def test_a_set_holds_splits_rejects_receipt_and_report(tmp_path: Path) -> None:
     assert (made.path / "report.md").read_text().startswith(f"# Set {made.name}")
     printed = receipt(open_artifact(made.path, "set"))
     counts = ["rows_in", "kept", "rejected", "unwrapped", "duplicates", "near_duplicates", "leaked"]
-    assert list(printed) == ["set_id", "path", *counts, *SPLITS]
+    assert list(printed) == ["set_id", "path", *counts, *SPLITS, "scores", "findings", "difficulty", "judge"]
+    assert list(printed["scores"]) == ["quality", "diversity", "realness", "amount"]
+    assert printed["difficulty"] is None
 
 
 def test_the_same_input_gives_the_same_set(tmp_path: Path) -> None:
@@ -135,9 +138,9 @@ def test_a_set_without_rows_is_refused(tmp_path: Path, rows: list[Row]) -> None:
         run(PrepareConfig(), [raw(tmp_path, rows)], tmp_path / "sets")
 
 
-def test_shares_that_leave_nothing_to_train_on_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="below 1"):
-        run(PrepareConfig(valid_fraction=0.5, test_fraction=0.5), [raw(tmp_path, numbered(["a"]))], tmp_path)
+def test_shares_that_leave_nothing_to_train_on_are_refused() -> None:
+    with pytest.raises(UsageError, match="must be below 1"):
+        make(PrepareConfig, {"valid_fraction": 0.5, "test_fraction": 0.5})
 
 
 def test_one_group_of_questions_is_noted(tmp_path: Path) -> None:

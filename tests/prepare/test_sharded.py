@@ -85,7 +85,7 @@ def test_shards_give_the_bytes_of_one_process(
             PrepareConfig(), sources, tmp_path / "many", previous, system, runner=one_process, shard_rows=size
         )
         assert contents(shards) == contents(one)
-        both = shards.facts.keys() & one.facts.keys() - {"set_id", "path", "notes"}
+        both = shards.facts.keys() & one.facts.keys() - {"set_id", "path", "notes", "scores", "findings"}
         assert {"rows_in", "kept", "rejected", "unwrapped", "leaked", "groups", "config", "parents"} <= both
         assert {key: shards.facts[key] for key in both} == {key: one.facts[key] for key in both}
         assert not list((tmp_path / "many").glob(".sharded-*"))
@@ -102,7 +102,7 @@ def test_real_rows_in_two_processes_give_the_bytes_of_one(tmp_path: Path) -> Non
     assert many.facts["unwrapped"] == 1400
     assert many.facts["notes"][-1].startswith("findings and scores: NOT RUN")
     assert open_artifact(many.path, "set").facts["leaked"] == 0
-    assert "| rows_in | 1400 |" in (many.path / "report.md").read_text()
+    assert "| in | 1400 |" in (many.path / "report.md").read_text()
 
 
 def test_a_run_that_failed_goes_on_with_the_shards_that_it_lacks(tmp_path: Path) -> None:
@@ -163,9 +163,10 @@ def test_a_killed_run_is_gone_on_with_and_loses_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "complaint"),
     [
-        ({"reject": ["echo"]}, "reject needs the findings"),
-        ({"benchmarks": ["arc.jsonl"]}, "benchmarks needs the findings"),
-        ({"valid_fraction": 0.5, "test_fraction": 0.5}, "below 1"),
+        ({"reject": ["echo"]}, "reject needs all rows in memory"),
+        ({"benchmarks": ["arc.jsonl"]}, "benchmarks needs all rows in memory"),
+        ({"difficulty": "base"}, "difficulty needs all rows in memory"),
+        ({"judge": 10}, "judge needs all rows in memory"),
     ],
 )
 def test_settings_that_shards_cannot_keep_are_refused(tmp_path: Path, config: dict[str, Any], complaint: str) -> None:

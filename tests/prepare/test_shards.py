@@ -181,8 +181,13 @@ def test_slurm_says_what_is_missing_and_what_failed(tmp_path: Path, monkeypatch:
     with pytest.raises(RemoteError, match="sbatch ended with 1: full"):
         Slurm()(made)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UsageError, match="sbatch is not on the PATH"):
+    with pytest.raises(
+        UsageError, match="sbatch is not on the PATH; the script of the step 'clean' is written"
+    ) as told:
         Slurm()(made)
+    assert f"sbatch --wait {made.folder}/slurm.sh; then the same command again" in told.value.fix
+    run_local(made, 1)  # as the script does, where there is Slurm
+    Slurm()(made)
 
 
 def test_the_function_that_ray_maps_makes_the_shards_of_its_ranks(tmp_path: Path) -> None:
@@ -196,5 +201,8 @@ def test_without_ray_the_error_says_how_to_get_it(tmp_path: Path, monkeypatch: p
     made = job(tmp_path)
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.setitem(sys.modules, "ray.data", None)
-    with pytest.raises(UsageError, match=r"pip install 'ray\[data\]'"):
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "")
+    monkeypatch.delenv("RAY_USAGE_STATS_ENABLED")
+    with pytest.raises(UsageError, match=r"pip install 'tunesmith\[ray\]'"):
         Ray()(made)
+    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"  # no telemetry

@@ -80,6 +80,9 @@ def run(
     DataError (3) where the sources are used up before the target; each says how many rows there are.
     """
     material = material_of(config, inputs)
+    if (made := _again(config, inputs, engine)) is not None:
+        say(f"  the same was made before: {made.path}; another target, seed or recipe makes more")
+        return made
     final = _place(config, out) / _identity(config, inputs, engine)
     if final.exists():
         return open_artifact(final)
@@ -88,6 +91,14 @@ def run(
             engine = connect(config, inputs, store or out.parent / STORE)
             stack.callback(engine.close)
         return _guarded(config, material, final, engine)
+
+
+def _again(config: GenerateConfig, inputs: Sequence[Artifact | Path], engine: ChatEngine | None) -> Artifact | None:
+    """The input that this very run made of those before it: the same command again is no wish for more."""
+    files = [given for given in inputs if isinstance(given, Path)]
+    raw = [given for given in inputs if isinstance(given, Artifact)]
+    found = (one for n, one in enumerate(raw) if one.name == _identity(config, [*raw[:n], *files], engine))
+    return next(found, None)
 
 
 def _guarded(config: GenerateConfig, material: Material, final: Path, engine: ChatEngine) -> Artifact:

@@ -74,7 +74,7 @@ def blob_of(path: Path, name: str) -> Blob:
 
 
 def memory(data: bytes, name: str) -> Blob:
-    return Blob(name, lambda: io.BytesIO(data), len(data))
+    return Blob(name, lambda: io.BytesIO(data), len(data), typed=shlex.quote(name))
 
 
 class _Bounded(io.RawIOBase):

@@ -209,35 +209,20 @@ def attend_backward(
     return dq, dk, dv
 
 
-def _bare(*tensors: Tensor) -> list[Tensor]:
-    """Without their history, which the compiler would look at."""
-    return [x.detach() for x in tensors]
+def _op(*given: Any) -> tuple[Tensor, Tensor]:
+    """`attend`, compiled; its arguments are those of the operator's schema below."""
+    *tensors, scale, window = given
+    with torch.no_grad():  # and without history, which the compiler would look at
+        q, k, v, *where = (x.detach() for x in tensors)
+        return attend(q, k, v, (where[0], where[1], where[2]), (scale, window), compiled())
 
 
-def _op(
-    q: Tensor, k: Tensor, v: Tensor, order: Tensor, inverse: Tensor, shapes: Tensor, scale: float, window: int
-) -> tuple[Tensor, Tensor]:
-    q, k, v = _bare(q, k, v)
+def _op_backward(*given: Any) -> tuple[Tensor, Tensor, Tensor]:
+    *tensors, scale, window = given
     with torch.no_grad():
-        return attend(q, k, v, (order, inverse, shapes), (scale, window), compiled())
-
-
-def _op_backward(
-    grad: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    out: Tensor,
-    lse: Tensor,
-    order: Tensor,
-    inverse: Tensor,
-    shapes: Tensor,
-    scale: float,
-    window: int,
-) -> tuple[Tensor, Tensor, Tensor]:
-    grad, q, k, v, out, lse = _bare(grad, q, k, v, out, lse)
-    with torch.no_grad():
-        return attend_backward(grad, (q, k, v), (out, lse), (order, inverse, shapes), (scale, window), compiled())
+        grad, q, k, v, out, lse, *where = (x.detach() for x in tensors)
+        how = (scale, window)
+        return attend_backward(grad, (q, k, v), (out, lse), (where[0], where[1], where[2]), how, compiled())
 
 
 _TENSORS = "Tensor q, Tensor k, Tensor v, Tensor order, Tensor inverse, Tensor shapes, float scale, int window"

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tunesmith.prepare.corpus import Corpus
+from tunesmith.core.records import Row
+from tunesmith.prepare.corpus import Corpus, answers
 from tunesmith.prepare.finding import Axis, Part, ramp
 from tunesmith.text.similar import UnionFind
+from tunesmith.text.tokenizer import Tokenizer
 
 ENOUGH = 1000  # distinct rows: the rule of thumb, and LIMA (Zhou et al. 2023)
 STEPS, EPOCHS = 400, 6  # optimizer steps that a small set needs, and passes over it at most: what `train` decides by
 NEAR = 0.7  # Jaccard from which two questions are one to learn from
+BLOCK = 10_000  # rows whose tokens are held at a time
 MINIMUMS = {"OpenAI": 10, "OCI": 32, "watsonx": 50, "Bedrock": 100}  # rows a fine-tuning API takes, 2026
 
 
-def amount(corpus: Corpus, train_rows: int, batch_size: int, tokens: Sequence[int] | None = None) -> Axis:
-    """`train_rows` of the rows are trained on. `tokens`: trained tokens of each row, where a tokenizer is at hand."""
+def amount(corpus: Corpus, train_rows: int, batch_size: int, tokens: int | None = None) -> Axis:
+    """`train_rows` of the rows are trained on. `tokens`: of all answers, where the base's tokenizer is at hand."""
     rows = len(corpus.rows)
     effective = effective_rows(corpus)
     answers = corpus.answered if len(corpus.answered.ids) else corpus.asked
-    unit, learnt = ("tokens", sum(tokens)) if tokens is not None else ("words", len(answers.ids))
+    unit, learnt = ("tokens", tokens) if tokens is not None else ("words", len(answers.ids))
     epoch = -(-train_rows // batch_size)
     met = {name: rows >= least for name, least in MINIMUMS.items()}
     told = f"{rows} rows in {effective} clusters of questions alike at {max(NEAR, corpus.near_from):g}"
@@ -37,6 +40,8 @@ def amount(corpus: Corpus, train_rows: int, batch_size: int, tokens: Sequence[in
         "minimums_met": met,
     }
     lines = [f"{learnt} {unit} of answers to learn; {epoch} optimizer steps an epoch at a batch of {batch_size}"]
+    if tokens is None:
+        lines.append("in tokens: NOT RUN, the tokenizer of the base is not at hand")
     lines += [f"below the minimum of {name}: {MINIMUMS[name]} rows" for name, enough in met.items() if not enough]
     if effective < ENOUGH:
         lines.append(f"it would take {ENOUGH - effective} more rows with new questions to reach {ENOUGH}")
@@ -44,6 +49,15 @@ def amount(corpus: Corpus, train_rows: int, batch_size: int, tokens: Sequence[in
         wanted = -(-STEPS // epoch)
         lines.append(f"{STEPS} steps are {wanted} epochs here, or a batch_size below {batch_size} under [train]")
     return Axis("amount", parts, facts, tuple(lines))
+
+
+def answer_tokens(tokenizer: Tokenizer, rows: Sequence[Row]) -> int:
+    """Tokens of all answers, or of raw texts, each with its stop token."""
+    total = 0
+    for start in range(0, len(rows), BLOCK):
+        texts = [text for row in rows[start : start + BLOCK] for text in answers(row) or [row.text]]
+        total += sum(len(ids) + 1 for ids in tokenizer.encode_many(texts))
+    return total
 
 
 def effective_rows(corpus: Corpus) -> int:

@@ -146,8 +146,8 @@ def markup(row: Row) -> str:
 
 def revealed(find: Callable[[str], Iterator[tuple[str, str]]], row: Row) -> str:
     """What `find` finds in any message that is trained on or shown."""
-    texts = [row.text, *(m.content for m in row.messages), row.chosen or ""]
-    return ", ".join(sorted({f"{kind} {start}" for text in texts for kind, start in find(text)}))
+    texts = [row.text, *[m.content for m in row.messages], row.chosen or ""]
+    return ", ".join(sorted({f"{kind} {start}" for text in texts if text for kind, start in find(text)}))
 
 
 def residue(row: Row) -> str:
@@ -177,8 +177,9 @@ def echo(corpus: Corpus) -> Iterator[Hit]:
 def phrases(listed: tuple[str, ...], starts: tuple[str, ...], corpus: Corpus) -> Iterator[Hit]:
     """Answers that hold one of the phrases, or begin with one of the starts."""
     for i, text in enumerate(corpus.answered.plain):
-        found = next((start for start in starts if text.startswith(start)), "")
-        if found := found or next((phrase for phrase in listed if phrase in text), ""):
+        if text.startswith(starts) or any(map(text.__contains__, listed)):
+            found = next((start for start in starts if text.startswith(start)), "")
+            found = found or next(phrase for phrase in listed if phrase in text)
             yield i, f"'{found.strip()}'"
 
 

@@ -22,13 +22,12 @@ def read(raw: Sequence[Artifact]) -> tuple[list[Row], list[Reject]]:
     rows = [row for artifact in raw for row in read_rows(artifact.path / "examples.jsonl")]
     rejects = [Reject(**obj) for artifact in raw for obj in read_jsonl(artifact.path / "rejects.jsonl")]
     for row in rows:
-        if kind(row) != kind(rows[0]):
-            what = f"{kind(row)} among {kind(rows[0])} (from {place(rows[0])})"
-            fix = "collect the files of each kind into a project of their own"
-            raise DataError(what, where=place(row), expected="rows of one kind in a set", fix=fix)
+        same_kind((kind(row), place(row)), (kind(rows[0]), place(rows[0])))
     kin = kinship(raw)
-    rejects += [reject(row, "rewritten", kin.replaced[row.id]) for row in rows if row.id in kin.replaced]
-    return [kin.adopt(row) for row in rows if row.id not in kin.replaced], rejects
+    if kin.replaced:  # an id is a hash of all that a row says
+        rejects += [reject(row, "rewritten", kin.replaced[row.id]) for row in rows if row.id in kin.replaced]
+        rows = [row for row in rows if row.id not in kin.replaced]
+    return [kin.adopt(row) for row in rows], rejects
 
 
 def kind(row: Row) -> str:
@@ -36,6 +35,14 @@ def kind(row: Row) -> str:
     if row.text:
         return "text"
     return "messages" if row.chosen is None else "preferences"
+
+
+def same_kind(this: Sequence[str], first: Sequence[str]) -> None:
+    """Raise DataError where two rows, each as (kind, place), do not belong into one set."""
+    if this[0] != first[0]:
+        what = f"{this[0]} among {first[0]} (from {first[1]})"
+        fix = "collect the files of each kind into a project of their own"
+        raise DataError(what, where=this[1], expected="rows of one kind in a set", fix=fix)
 
 
 def place(row: Row) -> str:

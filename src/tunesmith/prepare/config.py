@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tunesmith.core.config import Config
 
@@ -28,8 +28,18 @@ class PrepareConfig(Config):
     """findings of report.md whose rows are left out, as in ["echo", "refusal"]; none by itself"""
     benchmarks: list[str] = Field(default_factory=list)
     """files of ARC, HellaSwag, MMLU or TruthfulQA whose questions are looked for in the rows"""
+    difficulty: str | None = None
+    """a model that says how likely each answer is: "base", a run, a directory or a hub id; None for none"""
+    judge: int = Field(default=0, ge=0)
+    """so many rows are shown to the model under [generate], which scores their answers from 1 to 5"""
     seed: int = 0
     """salt of the split: another number, another split"""
+
+    @model_validator(mode="after")
+    def _something_to_train_on(self) -> PrepareConfig:
+        if self.valid_fraction + self.test_fraction >= 1:
+            raise ValueError("valid_fraction + test_fraction must be below 1: the rest is trained on")
+        return self
 
     @property
     def alike(self) -> float:

@@ -7,17 +7,38 @@ the question does not help: the two may not belong together. Near 0 the model kn
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from tunesmith.core.errors import DataError
 from tunesmith.core.records import Row
+from tunesmith.core.runlog import Progress
 from tunesmith.engine.base import Engine
+from tunesmith.metrics.stats import nearest_rank
 from tunesmith.prepare.finding import Finding
 from tunesmith.text.render import Example, Renderer
 
 MISMATCH = 1.0  # IFD from which a question does not help
 SURPRISING = 3.5  # robust z of the loss
 LEAST_TOKENS = 4  # shorter answers have no stable loss alone
+BLOCK = 256  # answers between two steps of the progress bar
+SHARES = {"5 %": 0.05, "25 %": 0.25, "median": 0.5, "75 %": 0.75, "95 %": 0.95}
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A model in memory, by the name that the user gave it, and how it is shown a row."""
+
+    name: str
+    engine: Engine
+    renderer: Renderer
+
+    @property
+    def start(self) -> list[int]:
+        """What stands before an answer that follows nothing: the tokenizer's BOS, or its end-of-text token."""
+        tokenizer = self.renderer.tokenizer
+        return [tokenizer.eos_id if tokenizer.bos_id is None else tokenizer.bos_id]
 
 
 @dataclass(frozen=True)
@@ -48,8 +69,17 @@ class Request:
 
 
 def requests(renderer: Renderer, rows: Iterable[Row]) -> list[Request]:
-    """The last answer of each conversation, as it is rendered for training."""
-    return [_last(renderer.render(row)[-1]) for row in rows if row.answer]
+    """The last answer of each conversation, as it is rendered for training; none where the template refuses it."""
+    return list(_requests(renderer, rows))
+
+
+def _requests(renderer: Renderer, rows: Iterable[Row]) -> Iterator[Request]:
+    for row in rows:
+        if row.answer:
+            try:
+                yield _last(renderer.render(row)[-1])
+            except DataError:
+                continue
 
 
 def _last(example: Example) -> Request:
@@ -74,6 +104,33 @@ def difficulties(engine: Engine, asked: Sequence[Request], start: Sequence[int])
         for r, given, bare in zip(fit, with_question, alone, strict=True)
     ]
     return made, len(asked) - len(fit)
+
+
+def difficulty(scorer: Scorer, rows: Sequence[Row]) -> tuple[dict[str, Any], list[Finding]]:
+    """(for the receipt, rows worth a look) of all rows that end with an answer."""
+    asked = requests(scorer.renderer, rows)
+    found: list[Difficulty] = []
+    with Progress("difficulty", len(asked)) as bar:
+        for start in range(0, len(asked), BLOCK):
+            block = asked[start : start + BLOCK]
+            found += difficulties(scorer.engine, block, scorer.start)[0]
+            bar.advance("answers", len(block))
+    answers = sum(bool(row.answer) for row in rows)
+    ifd = [one.ifd for one in found if math.isfinite(one.ifd)]
+    facts = {
+        "model": scorer.name,
+        "answers": len(found),
+        "left_out": answers - len(found),
+        "perplexity": _shares([one.perplexity for one in found]),
+        "ifd": _shares(ifd),
+        "ifd_of_1_or_more": sum(value >= MISMATCH for value in ifd),
+    }
+    return facts, hard(rows, found)
+
+
+def _shares(values: Sequence[float]) -> dict[str, float]:
+    """The value that so many do not exceed, to four digits: a model on another machine gives the same."""
+    return {name: float(f"{nearest_rank(values, share):.4g}") for name, share in SHARES.items()} if values else {}
 
 
 def hard(rows: Sequence[Row], found: Sequence[Difficulty]) -> list[Finding]:

@@ -23,7 +23,7 @@ class Kinship:
 
     def adopt(self, row: Row) -> Row:
         """The row, as the head of its family where it has children and no group."""
-        if row.meta.group or row.id not in self.parents:
+        if row.meta.group or not self.parents or row.id not in self.parents:
             return row
         return replace(row, meta=replace(row.meta, group=row.id))
 

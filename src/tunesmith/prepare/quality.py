@@ -60,11 +60,17 @@ class Audit:
 
 
 def audit(
-    corpus: Corpus, came: Sequence[Row], train_rows: int, batch_size: int = 16, benchmarks: Sequence[str] = ()
+    corpus: Corpus,
+    came: Sequence[Row],
+    train_rows: int,
+    batch_size: int = 16,
+    benchmarks: Sequence[str] = (),
+    tokens: int | None = None,
 ) -> Audit:
     """Measure a set. `came`: all rows as they came in, without their templates; `benchmarks`: files to compare with.
 
-    `batch_size` is training's, in rows. Raises DataError for a benchmark that cannot be read.
+    `batch_size` is training's, in rows; `tokens`: of all answers, None where nobody counted them.
+    Raises DataError for a benchmark that cannot be read.
     """
     hits = {check.name: tuple(check.function(corpus)) for check in ALL.values()}
     found = [_finding(check, corpus, hits[check.name]) for check in ALL.values()]
@@ -73,7 +79,7 @@ def audit(
     files = [(Path(path).name, read_benchmark(Path(path))) for path in benchmarks]
     held = leaks(corpus, files) if files else []
     found += [_constants(came, asked, said), again, *map(_leak, held)]
-    axes = (_quality(corpus, hits), diversity(corpus), realness(corpus), amount(corpus, train_rows, batch_size))
+    axes = (_quality(corpus, hits), diversity(corpus), realness(corpus), amount(corpus, train_rows, batch_size, tokens))
     return Audit({axis.name: axis for axis in axes}, [f for f in found if f.count], held, facts)
 
 

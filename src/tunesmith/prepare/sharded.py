@@ -11,24 +11,26 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tunesmith.core.artifact import Artifact, make_folder, open_artifact, seal, writing
-from tunesmith.core.errors import DataError, UsageError
-from tunesmith.core.jsonl import dump, read_json, read_jsonl, write_json, write_jsonl
+from tunesmith.core.artifact import Artifact, make_folder
+from tunesmith.core.errors import UsageError
+from tunesmith.core.jsonl import dump, read_json, read_jsonl, write_jsonl
 from tunesmith.core.records import Message, Meta, Row
 from tunesmith.prepare.arrange import Arranged, arrange, earlier
+from tunesmith.prepare.clean import same_kind
 from tunesmith.prepare.config import PrepareConfig
 from tunesmith.prepare.parents import kinship
+from tunesmith.prepare.report import head, leak_note
+from tunesmith.prepare.sets import MEASURES, VERSION, counted, name_of, seal_set, settings
 from tunesmith.prepare.shards import Job, Runner, check_complete, run_local, shard_name, write_shards
 from tunesmith.prepare.split import SPLITS
 from tunesmith.prepare.steps import DECIDED, REWRITTEN, WRONG, Accepted
 from tunesmith.text.residue import SHARE, takings
 
-VERSION = 1  # of what the same rows become; part of a set's name
 SHARD_ROWS = 20_000  # rows a shard: some 20 MB of Alpaca-like rows, ten times that while a worker has them
 
 
@@ -56,26 +58,31 @@ def run(
     cleaned = steps.run("clean", source, {"accepted": accepted, "system": system})
     decided = _decide(config, _index(cleaned), earlier(config, previous))
     _write_decisions(work / "decided", cleaned, decided.decisions)
-    facts = _facts(config, raw, cleaned, decided) | {"kind": kind, "notes": _notes(accepted)}
+    facts = _facts(config, raw, cleaned, decided) | {"kind": kind}
     del decided
     dealt = steps.run("deal", "decided", {"rows": str(cleaned.folder.absolute())})
-    made = _write(config, raw, out, (cleaned, dealt), facts)
+    files = _files(raw, cleaned, dealt)
+    name = name_of(config, facts, (line for parts in files.values() for line in _joined(parts)))
+    taken = [f"template taken off: {file}: {template}" for file, worn in accepted.items() for template in worn]
+    told = [*taken, leak_note(facts), "findings and scores: NOT RUN, they need all rows in memory"]
+
+    def fill(folder: Path, facts: dict[str, Any]) -> None:
+        for file, parts in files.items():
+            with (folder / file).open("wb") as lines:
+                lines.writelines(_joined(parts))
+        (folder / "report.md").write_text("\n".join(head(facts)) + "\n", encoding="utf-8", newline="\n")
+
+    made = seal_set(out / name, {**facts, "notes": told}, settings(config, raw), fill)
     shutil.rmtree(work)
     return made
 
 
-def _notes(accepted: Accepted) -> list[str]:
-    taken = [f"template taken off: {source}: {name}" for source, names in accepted.items() for name in names]
-    return [*taken, "findings and scores: NOT RUN, they need all rows in memory"]
-
-
 def _check(config: PrepareConfig) -> None:
-    if config.valid_fraction + config.test_fraction >= 1:
-        raise UsageError("valid_fraction + test_fraction must be below 1: the rest is trained on")
-    for name in ("reject", "benchmarks"):
+    """Raise UsageError for settings that need all rows in memory."""
+    for name in ("reject", "benchmarks", "difficulty", "judge"):
         if getattr(config, name):
-            what = f"{name} needs the findings, which are not made of a corpus in shards"
-            raise UsageError(what, fix=f"take {name} out of [prepare], or prepare without shards")
+            what = f"{name} needs all rows in memory, which a corpus in shards is spared"
+            raise UsageError(what, fix=f"leave {name} out, or prepare without shards")
 
 
 def _identity(
@@ -131,8 +138,8 @@ def _templates(steps: _Steps, source: str, unwrap: bool) -> tuple[Accepted, str]
         job = steps.run("count_templates", source, {"accepted": accepted}, f"templates-{number}")
         kind, counts = _counted(job)
         found = dict(accepted)
-        for file, counted in counts.items():
-            wears = (name for name in names if counted["filled"] and counted[name] >= SHARE * counted["filled"])
+        for file, worn in counts.items():
+            wears = (name for name in names if worn["filled"] and worn[name] >= SHARE * worn["filled"])
             if name := next(wears, None):
                 found[file] = [*accepted.get(file, []), name]
         if found == accepted or not unwrap:
@@ -146,10 +153,8 @@ def _counted(job: Job) -> tuple[str, dict[str, Counter[str]]]:
     first = ["", ""]
     for folder in _shards(job):
         found = read_json(folder / "counts.json")
-        if found["first"] and first[0] and found["first"][0] != first[0]:
-            what = f"{found['first'][0]} among {first[0]} (from {first[1]})"
-            fix = "collect the files of each kind into a project of their own"
-            raise DataError(what, where=found["first"][1], expected="rows of one kind in a set", fix=fix)
+        if found["first"] and first[0]:
+            same_kind(found["first"], first)
         first = first if first[0] else found["first"] or first
         for source, counts in found["counts"].items():
             total.setdefault(source, Counter()).update(counts)
@@ -222,22 +227,18 @@ def _decision(decision: Decision) -> dict[str, str]:
 
 
 def _facts(config: PrepareConfig, raw: Sequence[Artifact], cleaned: Job, decided: _Decided) -> dict[str, Any]:
-    """The receipt. Raises DataError when no row is left."""
+    """Of the receipt, what does not depend on the run. Raises DataError when no row is left."""
     rejected = Counter(obj["reason"] for artifact in raw for obj in read_jsonl(artifact.path / "rejects.jsonl"))
     rejected.update(obj["reason"] for path in _early(cleaned) for obj in read_jsonl(path))
     for reason in DECIDED:
         if count := sum(first == reason for first, _ in decided.decisions):
             rejected[reason] += count
-    kept = len(decided.made.rows)
-    if not kept:
-        raise DataError("no row is left", expected=f"rejected: {dict(rejected)}")
     return {
-        "rows_in": kept + rejected.total(),
-        "kept": kept,
-        "rejected": dict(rejected),
+        **counted(len(decided.made.rows), rejected),
         "unwrapped": sum(read_json(shard / "counts.json")["unwrapped"] for shard in _shards(cleaned)),
         "duplicates": decided.duplicates,
         **decided.made.counts(config),
+        **dict.fromkeys(MEASURES),
     }
 
 
@@ -247,49 +248,16 @@ def _early(cleaned: Job) -> list[Path]:
     return [*rewritten, *(shard / WRONG for shard in _shards(cleaned))]
 
 
-def _join(target: Path, parts: Iterable[Path], digest: Callable[[bytes], None]) -> None:
-    with target.open("wb") as out:
-        for part in parts:
-            with part.open("rb") as lines:
-                for line in lines:
-                    out.write(line)
-                    digest(line)
-
-
-def _write(
-    config: PrepareConfig, raw: Sequence[Artifact], out: Path, jobs: tuple[Job, Job], facts: dict[str, Any]
-) -> Artifact:
-    """Join the shards to a set; its name is a hash of the settings, the facts and every line."""
-    cleaned, dealt = jobs
+def _files(raw: Sequence[Artifact], cleaned: Job, dealt: Job) -> dict[str, list[Path]]:
+    """Of each file of the set the parts that it is joined from."""
     rejects = [artifact.path / "rejects.jsonl" for artifact in raw]
     rejects += _early(cleaned)
     rejects += [shard / f"{reason}.jsonl" for reason in DECIDED for shard in _shards(dealt)]
     files = {f"{side}.jsonl": [shard / f"{side}.jsonl" for shard in _shards(dealt)] for side in SPLITS}
-    settings = config.model_dump(mode="json")
-    joined = cleaned.folder.parent / "joined"
-    shutil.rmtree(joined, ignore_errors=True)
-    make_folder(joined)
-    digest = hashlib.sha256(dump([VERSION, settings, facts]).encode())
-    for name, parts in (files | {"rejects.jsonl": rejects}).items():
-        _join(joined / name, parts, digest.update)
-    final = out / digest.hexdigest()[:12]
-    if final.exists():
-        return open_artifact(final, "set")
-    facts = {"set_id": final.name, "path": str(final), **facts}
-    with writing(final) as work:
-        for path in joined.iterdir():
-            shutil.move(path, work / path.name)
-        write_json(work / "receipt.json", facts)
-        (work / "report.md").write_text(_page(facts), encoding="utf-8", newline="\n")
-        parents = {artifact.name: artifact.hash for artifact in raw}
-        return seal(work, final, "set", facts | {"config": settings, "parents": parents})
+    return files | {"rejects.jsonl": rejects}
 
 
-def _page(facts: dict[str, Any]) -> str:
-    """report.md of a set that was made in shards."""
-    counts = ["rows_in", *(f"rejected: {reason}" for reason in facts["rejected"]), "kept", *SPLITS, "groups"]
-    values = facts | {f"rejected: {reason}": count for reason, count in facts["rejected"].items()}
-    lines = [f"# Set {facts['set_id']}", "", "| | rows |", "|---|---:|", *(f"| {c} | {values[c]} |" for c in counts)]
-    leaks = f"{facts['leaked']} pairs of questions are alike across splits"
-    lines += ["", f"{leaks}; in a random split it would be {facts['leaked_random_split']}."]
-    return "\n".join([*lines, "", *(f"- {note}" for note in facts["notes"])]) + "\n"
+def _joined(parts: Iterable[Path]) -> Iterator[bytes]:
+    for part in parts:
+        with part.open("rb") as lines:
+            yield from lines

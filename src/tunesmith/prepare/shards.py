@@ -116,12 +116,16 @@ def run_local(job: Job, workers: int | None = None) -> None:
             pass
 
 
+def missing(job: Job) -> list[str]:
+    """The shards that no rank has finished."""
+    names = map(shard_name, range(job.world))
+    return [name for name in names if not (job.folder / "completions" / name).is_file()]
+
+
 def check_complete(job: Job) -> None:
     """Raise DataError, naming the shards, where a rank has not finished: a runner must not lose one."""
-    names = map(shard_name, range(job.world))
-    missing = [name for name in names if not (job.folder / "completions" / name).is_file()]
-    if missing:
-        what = f"{len(missing)} of {job.world} shards of {job.folder.name} are not finished: {', '.join(missing[:10])}"
+    if lost := missing(job):
+        what = f"{len(lost)} of {job.world} shards of {job.folder.name} are not finished: {', '.join(lost[:10])}"
         raise DataError(what, fix="run the same command again: finished shards are kept")
 
 

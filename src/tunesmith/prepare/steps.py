@@ -7,10 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tunesmith.core.errors import DataError
 from tunesmith.core.jsonl import dump, read_jsonl, read_rows, write_json, write_jsonl, write_rows
 from tunesmith.core.records import Row
-from tunesmith.prepare.clean import answer_key, check, kind, place, reject, same_key, with_system
+from tunesmith.prepare.clean import answer_key, check, kind, place, reject, same_key, same_kind, with_system
 from tunesmith.prepare.groups import said
 from tunesmith.prepare.parents import Kinship
 from tunesmith.text.residue import takings
@@ -37,7 +36,7 @@ def count_templates(settings: Settings, source: Path, target: Path, rank: int, w
     first = None
     for row in read_rows(source / "rows.jsonl"):
         first = first or [kind(row), place(row)]
-        _same_kind(row, first)
+        same_kind([kind(row), place(row)], first)
         accepted = settings["accepted"].get(row.meta.source, [])
         row, _ = bare(row, accepted)
         counted = counts.setdefault(row.meta.source, dict.fromkeys(["filled", *names], 0))
@@ -47,13 +46,6 @@ def count_templates(settings: Settings, source: Path, target: Path, rank: int, w
             for name, take in takings()[last + 1 :]:
                 counted[name] += take(row) is not None
     write_json(target / "counts.json", {"first": first, "counts": counts})
-
-
-def _same_kind(row: Row, first: list[str]) -> None:
-    if kind(row) != first[0]:
-        what = f"{kind(row)} among {first[0]} (from {first[1]})"
-        fix = "collect the files of each kind into a project of their own"
-        raise DataError(what, where=place(row), expected="rows of one kind in a set", fix=fix)
 
 
 def bare(row: Row, accepted: Sequence[str]) -> tuple[Row, bool]:

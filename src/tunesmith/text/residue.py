@@ -118,6 +118,8 @@ def unwrap(rows: Sequence[Row]) -> Unwrapped:
     for source, members in sources.items():
         for name, bare in takings():
             new = {i: made for i in members if (made := bare(out[i])) is not None}
+            if not new:
+                continue
             filled = [i for i in members if out[i].question.strip()]
             if filled and sum(i in new for i in filled) >= SHARE * len(filled):
                 for i, row in new.items():
@@ -171,7 +173,7 @@ def _without_end(find: Callable[[str], re.Match[str] | None], row: Row) -> Row |
 
 def has_residue(row: Row) -> bool:
     """Does any part of a row still hold the mark of a template?"""
-    return any(MARK.search(part) for part in _contents(row) if any(hint in part for hint in HINTS))
+    return any(MARK.search(part) for part in _contents(row) if any(map(part.__contains__, HINTS)))
 
 
 def control_tokens(row: Row) -> list[str]:

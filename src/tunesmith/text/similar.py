@@ -44,6 +44,8 @@ class _Folds(dict[int, str]):
 
 
 _FOLDS = _Folds()
+_GONE = bytes(code for code in range(128) if not _FOLDS[code])
+_ASCII = "".join(_FOLDS[code] or " " for code in range(128)).encode().ljust(256)  # the same table, for bytes: faster
 
 
 def normalise(text: str) -> str:
@@ -51,8 +53,13 @@ def normalise(text: str) -> str:
 
     Symbols and the punctuation that carries meaning (`C++`, `C#`, `-5`, `a/b`) stay. A text of nothing else keeps it.
     """
-    plain = text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()
-    return " ".join(plain.translate(_FOLDS).split()) or " ".join(plain.split())
+    if text.isascii():
+        plain = text.lower()
+        folded = plain.encode().translate(_ASCII, _GONE).decode()
+    else:
+        plain = unicodedata.normalize("NFKC", text).casefold()
+        folded = plain.translate(_FOLDS)
+    return " ".join(folded.split()) or " ".join(plain.split())
 
 
 def shingles(text: str) -> frozenset[str]:

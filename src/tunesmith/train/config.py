@@ -75,7 +75,7 @@ class TrainConfig(Config):
     """torch.compile of the repeated layers: auto (where it pays within the run), on, off"""
     gradient_checkpointing: Choice = "auto"
     """activations made again in the backward pass, for memory: auto (where they would not fit), on, off"""
-    trackers: list[str] = Field(default_factory=list)
+    trackers: list[str] = Field(default=[])
     """experiment trackers that are told of each step: tensorboard, wandb, mlflow, trackio (pip install NAME)"""
 
     @model_validator(mode="after")

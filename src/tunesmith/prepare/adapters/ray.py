@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,10 +28,11 @@ class Ray:
 
     def __call__(self, job: Job) -> None:
         """Run every rank as a task of its own. Raises UsageError where Ray is not installed."""
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports home unless it is told not to
         try:
             data = importlib.import_module("ray.data")
         except ImportError as error:
-            raise UsageError("Ray is not installed", fix="pip install 'ray[data]'") from error
+            raise UsageError("Ray is not installed", fix="pip install 'tunesmith[ray]'") from error
         ranks = data.range(job.world).repartition(job.world)
         options = {"fn_kwargs": {"folder": str(job.folder.absolute())}, "batch_size": 1, "batch_format": "numpy"}
         ranks.map_batches(run_ranks, concurrency=self.concurrency, **options).materialize()

@@ -10,27 +10,34 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tunesmith.core.errors import RemoteError, UsageError
-from tunesmith.prepare.shards import Job
+from tunesmith.core.runlog import say
+from tunesmith.prepare.shards import Job, missing
 
 
 @dataclass(frozen=True)
 class Slurm:
-    """A runner for `sharded.run`. `options` are lines for sbatch, such as "--partition=cpu" or "--time=1:00:00"."""
+    """A runner for `sharded.run`. `options` are lines for sbatch, such as "--partition=cpu" or "--time=1:00:00"; sbatch
+    takes the same from its own variables, such as SBATCH_PARTITION and SBATCH_TIMELIMIT."""
 
     options: tuple[str, ...] = ()
     at_once: int = 100  # tasks that run at the same time
     python: str = sys.executable  # as the nodes see it
 
     def __call__(self, job: Job) -> None:
-        """Write the script, submit it, and wait. Tasks whose shard is finished end at once.
+        """Write the script; submit it and wait, unless all shards are there. Tasks whose shard is finished end at once.
 
-        Raises UsageError without sbatch, RemoteError when it fails; `check_complete` then names the missing shards.
+        Raises UsageError, with what to type where there is one, without sbatch; RemoteError when it fails.
         """
-        if shutil.which("sbatch") is None:
-            raise UsageError("sbatch is not on the PATH", fix="run this on a login node, or without --runner slurm")
-        path = job.folder / "slurm.sh"
+        path = (job.folder / "slurm.sh").absolute()
         path.write_text(self.script(job), encoding="utf-8")
-        done = subprocess.run(["sbatch", "--wait", str(path)], capture_output=True, text=True, check=False)
+        command = ["sbatch", "--wait", str(path)]
+        if not missing(job):
+            return
+        if shutil.which("sbatch") is None:
+            fix = f"on a login node: {shlex.join(command)}; then the same command again, which goes on from there"
+            raise UsageError(f"sbatch is not on the PATH; the script of the step '{job.step}' is written", fix=fix)
+        say(f"  {job.step}: {shlex.join(command)}")
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RemoteError(
                 f"sbatch ended with {done.returncode}: {done.stderr.strip()}", fix=f"see {job.folder}/*.out"
