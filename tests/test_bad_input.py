@@ -333,7 +333,7 @@ def test_rows_longer_than_the_context_are_skipped_counted_and_listed_never_cut(
 def test_what_the_system_refuses_is_a_message_and_not_a_traceback(
     tunesmith: Tunesmith, ready: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int, told: list[str]
 ) -> None:
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise error
 
     monkeypatch.setattr("tunesmith.loop.prepare", refuse)
@@ -343,7 +343,7 @@ def test_what_the_system_refuses_is_a_message_and_not_a_traceback(
 def test_a_mistake_of_ours_still_shows_where_it_was_made(
     tunesmith: Tunesmith, ready: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise RuntimeError("a bug")
 
     monkeypatch.setattr("tunesmith.loop.prepare", fail)

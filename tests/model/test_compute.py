@@ -170,3 +170,24 @@ def test_without_a_compiler_auto_does_without_and_on_is_an_error(monkeypatch: py
 def test_the_blocks_are_the_repeated_layers(any_model_dir: Path) -> None:
     assert len(compute.blocks_of(load_model(any_model_dir, torch.float32))) == 2
     assert compute.blocks_of(nn.Linear(2, 2)) == []
+
+
+def test_activations_that_are_made_again_give_the_same_gradients(any_model_dir: Path) -> None:
+    found = []
+    for again in (False, True):
+        model = load_model(any_model_dir, torch.float64).train()
+        how = computing_of(model, checkpointed=again)
+        how.begin(model, Optimizers([adamw(model.parameters(), 0.1, 0.0)], lambda _: 1.0))
+        calls: list[int] = []
+        inner = next(
+            part for name, part in compute.blocks_of(model)[0].named_modules() if "norm" in name or "ln" in name
+        )
+        inner.register_forward_hook(lambda *_, at=calls: at.append(1))
+        torch.manual_seed(0)  # GPT-2 has dropout
+        with how.training():
+            nll(how, ids_of(model), LENGTHS).backward()
+        found.append((len(calls), gradients(model)))
+    (once, wanted), (twice, grads) = found
+    assert (once, twice) == (1, 2)
+    for name, gradient in wanted.items():
+        torch.testing.assert_close(grads[name], gradient, rtol=0, atol=1e-12)

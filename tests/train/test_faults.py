@@ -295,7 +295,6 @@ def test_a_disk_that_is_full_for_a_while_costs_checkpoints_and_neither_the_run_n
     (weights, undisturbed, kept, logged), said = program("full", str(tmp_path))
     assert weights == undisturbed
     assert said.count("was not saved: the disk is full") >= 2
-    assert "metrics.jsonl cannot be written (No space left on device)" in said
     assert kept[-1] == "step-000014"
     assert not [name for name in kept if name.startswith(".")]
     assert logged == list(range(1, 15))

@@ -63,7 +63,8 @@ def test_a_run_that_was_stopped_and_killed_ends_with_the_weights_of_an_undisturb
 
 
 def without_times(line: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in line.items() if k not in ("tokens_per_second", "seconds", "wait_seconds")}
+    times = {"seconds", "wait_seconds", "eta_seconds", "tokens_per_second", "trained_tokens_per_second"}
+    return {k: v for k, v in line.items() if k not in times | {"mfu", "peak_memory_gb"}}
 
 
 def main(set_: str, base: str, out: str, config: str, number: str, checkpoint: str, *resume: str) -> int:

@@ -501,6 +501,7 @@ def test_each_step_is_observed_once_with_its_facts_and_what_is_added_to_them_is_
     log.close()
     assert [step for step, _ in seen] == [1, 2, 3]
     names = {"train_loss", "learning_rate", "grad_norm", "tokens", "trained_tokens", "tokens_per_second"}
+    names |= {"positions", "pairs"}
     assert {frozenset(facts) for _, facts in seen} == {frozenset(names | {"seconds", "wait_seconds"})}
     for n, (_, facts) in enumerate(seen):
         assert facts["tokens"] == sum(m.tokens for m in data.step(n))

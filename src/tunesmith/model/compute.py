@@ -43,12 +43,14 @@ class Computing:
     compiled: bool
     copies: torch.dtype | None
     plain_head: bool
+    checkpointed: bool = False  # the activations within a layer are made again in the backward pass
 
     @property
     def facts(self) -> dict[str, Any]:
         """For the receipt."""
         copies = str(self.copies).removeprefix("torch.") if self.copies else None
-        return {"attention": self.packed or "padded", "compiled": self.compiled, "weights": copies or "as stored"}
+        how = {"attention": self.packed or "padded", "compiled": self.compiled, "weights": copies or "as stored"}
+        return {**how, "checkpointed": self.checkpointed}
 
     def begin(self, model: nn.Module, optimizers: Optimizers) -> None:
         """Put the weights of `model` (adapter and all) into the format that computes, and mark what is compiled."""
@@ -57,6 +59,8 @@ class Computing:
             for p in model.parameters():
                 if not p.requires_grad:
                     p.data = p.data.to(self.copies)
+        if self.checkpointed:
+            self.model.activation_checkpointing_enable({"use_reentrant": False})
         if self.compiled:  # the repeated layers share one graph; nothing is compiled before the first call
             for block in blocks_of(model):
                 block.compile(dynamic=True, fullgraph=True)

@@ -83,7 +83,7 @@ def _computing(
         kind = "bucketed"
     # Muon holds no masters: its weights stay float32 and are cast as they are used
     copies = dtype if dtype != torch.float32 and config.optimizer == "adamw" else None
-    return Computing(model, where, dtype, kind, compiled, copies, plain), reason
+    return Computing(model, where, dtype, kind, compiled, copies, plain, config.gradient_checkpointing), reason
 
 
 def fit_model(
@@ -125,7 +125,7 @@ def fit_model(
         Progress("training", settings.max_steps, state.step) as progress,
     ):
         highest = peak(computing.dtype, computing.device, cache_dir())
-        monitor = watching(computing.model, work, settings.max_steps, highest, send=trackers.send)
+        monitor = watching(computing.model, work, settings.max_steps, highest, tell=progress.say, send=trackers.send)
         hooks = loop.Hooks(
             observe=monitor.observe,
             validate=(lambda: loop.mean_loss(model, valid, computing.measuring, stop, objective)) if valid else None,
