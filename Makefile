@@ -2,9 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation
-BENCHES := $(wildcard bench/*.py)
+# Training speed takes half an hour and TRL: it has a target of its own.
+BENCHES := $(filter-out bench/train%.py,$(wildcard bench/*.py))
 
-.PHONY: demo test check fix bench
+.PHONY: demo test check fix bench bench-train
 
 demo: .venv/.installed
 	$(BIN)/tunesmith demo
@@ -26,6 +27,9 @@ bench: $(if $(BENCHES),.venv/.bench,.venv/.installed)
 	@for script in $(BENCHES); do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
 	@$(if $(BENCHES),,echo "bench/ holds no scripts: nothing was measured")
 
+bench-train: .venv/.bench .venv-trl/.installed
+	$(BIN)/python bench/train.py
+
 # The build tools come first and pinned: pip's isolated builds would fetch their own, unpinned.
 .venv/.installed: pyproject.toml constraints.txt
 	@command -v $(PYTHON) > /dev/null || { echo "$(PYTHON) is not installed. Next: make PYTHON=/path/to/python3.11" >&2; exit 1; }
@@ -38,4 +42,10 @@ bench: $(if $(BENCHES),.venv/.bench,.venv/.installed)
 
 .venv/.bench: .venv/.installed
 	@$(PIP) -e '.[bench]'
+	@touch $@
+
+# TRL is a peer to measure, never a dependency: an environment of its own.
+.venv-trl/.installed: constraints.txt | .venv/.installed
+	@test -x .venv-trl/bin/python || $(BIN)/python -m venv .venv-trl
+	@.venv-trl/bin/python -m pip install -q -c constraints.txt trl==1.16.0 peft psutil
 	@touch $@

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import resource
+import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,13 @@ def peak_mib() -> float:
         return int(line.split()[1]) / 1024
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return used / 1024 if platform.system() == "Linux" else used / 2**20
+
+
+def alive_seconds() -> float:
+    """Since this process began, imports and all."""
+    import psutil
+
+    return time.time() - psutil.Process().create_time()
 
 
 if __name__ == "__main__":
