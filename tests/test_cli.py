@@ -11,6 +11,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -287,7 +288,9 @@ def test_ctrl_c_before_training_has_begun_ends_with_130_and_a_message(
 def _interrupt(words: list[Any], cwd: Path, ready: Callable[[], Any]) -> subprocess.CompletedProcess[str]:
     """Run the command in a process of its own and send it Ctrl-C when it is ready."""
     command = [sys.executable, "-m", "tunesmith", *map(str, words)]
-    process = subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background job ignores Ctrl-C
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, cwd=cwd, preexec_fn=heard, **pipes)
     until = time.monotonic() + 60
     while not ready() and time.monotonic() < until and process.poll() is None:
         time.sleep(0.02)

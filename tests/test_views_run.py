@@ -278,6 +278,8 @@ def test_ctrl_c_leaves_the_view_and_not_the_run(project: Project, partial: Calla
         "import pathlib; from tunesmith.core.project import Project; from tunesmith.views_run import follow\n"
         f"print(follow(Project(pathlib.Path({str(project.path)!r})), None, 0.05)[0]['state'])"
     )
+    # the background job of a shell ignores Ctrl-C, and so would its child
+    code = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n{code}"
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert child.stderr is not None
     assert "step 4 of 40" in child.stderr.readline()
