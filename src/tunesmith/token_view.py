@@ -12,10 +12,11 @@ from tunesmith.core.project import Project, cache_dir
 from tunesmith.core.records import Row
 from tunesmith.loop import base_path, template
 from tunesmith.text.length import MARK, Fitted, decide_length, view
-from tunesmith.text.render import Example, Renderer
+from tunesmith.text.render import Renderer
 from tunesmith.text.tokenizer import Tokenizer
 from tunesmith.train.config import TrainConfig
 from tunesmith.train.data import fitted_row, render
+from tunesmith.train.plan_batches import Trainable
 
 _MARKS = {  # on a terminal (green, red), and where there are no colours
     True: {"trained": ("\x1b[32m", "\x1b[0m"), "cut": ("\x1b[31m", "\x1b[0m")},
@@ -80,9 +81,9 @@ def _shown(row: Row, fitted: Fitted, renderer: Renderer, colour: bool) -> list[s
     return lines
 
 
-def _beyond(example: Example, renderer: Renderer, limit: int, colour: bool) -> str:
+def _beyond(example: Trainable, renderer: Renderer, limit: int, colour: bool) -> str:
     """A sequence that is not trained, with what lies beyond the limit marked."""
-    return _text(example.ids, [place >= limit for place in range(len(example.ids))], "cut", renderer, colour)
+    return _text(list(example.ids), [place >= limit for place in range(len(example.ids))], "cut", renderer, colour)
 
 
 def _text(ids: Sequence[int], marked: Sequence[bool], mark: str, renderer: Renderer, colour: bool) -> str:

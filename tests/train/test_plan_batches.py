@@ -1,12 +1,17 @@
+import threading
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tunesmith.text.render import Example
 from tunesmith.train.plan_batches import (
     IGNORE,
+    Ahead,
     BlockSource,
     ExampleSource,
+    MicroBatch,
     collate,
     cut,
     halve,
@@ -126,3 +131,50 @@ def test_halves_of_a_packed_row_are_packed_rows_of_its_documents() -> None:
     assert first.packed
     assert halve(first)[0].input_ids.tolist() == [[1, 2, 3]]
     assert shorten(first, 2).input_ids.tolist() == [[2, 3]]
+
+
+def test_a_source_that_works_ahead_gives_the_same_batches_in_any_order(examples: list[Example]) -> None:
+    source = ExampleSource(examples, 2, 12, None, seed=3)
+    ahead = Ahead(source)
+    assert ahead.steps_per_epoch == source.steps_per_epoch
+    for n in (0, 1, 2, 0, 5, 6, 3):  # on, and back as after a rollback
+        for a, b in zip(ahead.step(n), source.step(n), strict=True):
+            np.testing.assert_array_equal(a.input_ids, b.input_ids)
+            np.testing.assert_array_equal(a.labels, b.labels)
+    ahead.close()
+
+
+def test_the_next_batch_is_made_while_the_current_one_is_used() -> None:
+    asked: list[int] = []
+    made = threading.Event()
+
+    class Slow:
+        steps_per_epoch = 1
+
+        def step(self, n: int) -> list[MicroBatch]:
+            asked.append(n)
+            if n:
+                made.set()
+            return []
+
+    ahead = Ahead(Slow())
+    ahead.step(7)
+    assert made.wait(10)
+    ahead.close()
+    assert asked[:2] == [7, 8]
+
+
+def test_what_goes_wrong_ahead_is_raised_when_its_turn_comes() -> None:
+    class Broken:
+        steps_per_epoch = 1
+
+        def step(self, n: int) -> list[MicroBatch]:
+            if n == 1:
+                raise OSError("the file is gone")
+            return []
+
+    ahead = Ahead(Broken())
+    ahead.step(0)
+    with pytest.raises(OSError, match="gone"):
+        ahead.step(1)
+    ahead.close()

@@ -6,10 +6,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from tunesmith.core.errors import DataError, ModelError
 from tunesmith.core.records import Row
-from tunesmith.text.length import Fitted, OverLength, fit, longest
+from tunesmith.text.length import Fitted, OverLength, check_policy, fit
 from tunesmith.text.render import Example, Renderer, check_example
+from tunesmith.train.plan_batches import Trainable
 
 
 @dataclass(frozen=True)
@@ -17,14 +20,14 @@ class Rendered:
     """A row and its training sequences, whatever their length; none, and why, where it cannot be trained."""
 
     row: Row
-    examples: tuple[Example, ...] = ()
+    examples: tuple[Trainable, ...] = ()
     reason: str = ""
     detail: str = ""
 
     @property
     def tokens(self) -> int:
         """Tokens of the longest sequence; 0 where there is none."""
-        return longest(self.examples)
+        return max((len(example.ids) for example in self.examples), default=0)
 
 
 @dataclass(frozen=True)
@@ -34,14 +37,14 @@ class Examples:
     `fitted` lists the trained rows that were too long and were trimmed or split.
     """
 
-    kept: list[Example]
+    kept: list[Trainable]
     skipped: list[dict[str, Any]] = field(default_factory=list)
     fitted: list[dict[str, Any]] = field(default_factory=list)
     rows: int = 0
 
     @property
     def trained_tokens(self) -> int:
-        return sum(sum(e.mask[1:]) for e in self.kept)
+        return sum(int(np.count_nonzero(e.mask[1:])) for e in self.kept)
 
     @property
     def tokens(self) -> int:
@@ -91,17 +94,17 @@ def select(rendered: Sequence[Rendered], renderer: Renderer, max_length: int, po
     """
     out = Examples([])
     for one in rendered:
-        fitted = fitted_row(one, renderer, max_length, policy)
-        if fitted is None:
+        examples: Sequence[Trainable] = one.examples
+        if one.reason:
             out.skipped.append(_note(one.row, one.reason, one.detail))
             continue
-        if fitted.action != "whole":
-            listed = out.fitted if fitted.examples else out.skipped
-            listed.append(_note(one.row, fitted.action, fitted.detail))
-        for example in fitted.examples:
-            if (problem := check_example(example, renderer)) is not None:
-                raise ModelError(f"row {one.row.id} cannot be trained: {problem}", where=_place(one.row))
-        out.kept.extend(fitted.examples)
+        check_policy(one.row, policy)
+        if one.tokens > max_length and (fitted := fitted_row(one, renderer, max_length, policy)):
+            examples = fitted.examples
+            (out.fitted if examples else out.skipped).append(_note(one.row, fitted.action, fitted.detail))
+        for example in examples:
+            _check(one.row, example, renderer)
+        out.kept.extend(examples)
     return replace(out, rows=len(rendered) - len(out.skipped))
 
 
@@ -110,9 +113,18 @@ def fitted_row(one: Rendered, renderer: Renderer, max_length: int, policy: OverL
     if one.reason:
         return None
     try:
-        return fit(one.row, renderer, max_length, policy, one.examples)
+        return fit(one.row, renderer, max_length, policy, [*map(_listed, one.examples)])
     except DataError as error:  # the template takes the row, but not the shorter one
         return Fitted((), (), "too_long", one.tokens, error.what)
+
+
+def _check(row: Row, one: Trainable, renderer: Renderer) -> None:
+    if (problem := check_example(_listed(one), renderer)) is not None:
+        raise ModelError(f"row {row.id} cannot be trained: {problem}", where=_place(row))
+
+
+def _listed(one: Trainable) -> Example:
+    return Example(np.asarray(one.ids).tolist(), np.asarray(one.mask).tolist(), one.row_id)
 
 
 def answered(row: Row) -> Row:

@@ -7,16 +7,28 @@ first. The cut changes speed and memory, never the gradient: the loss is normali
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from tunesmith.text.render import Example
-
 IGNORE = -100  # the label of a position that is not trained; the field's number, and torch's default
 Ids = npt.NDArray[np.int64]
+
+
+class Trainable(Protocol):
+    """A training sequence, in memory (text.render.Example) or in a file (train.tokens.Stored)."""
+
+    @property
+    def ids(self) -> Sequence[int] | npt.NDArray[np.int32]: ...
+
+    @property
+    def mask(self) -> Sequence[bool] | npt.NDArray[np.bool_]: ...
+
+    @property
+    def row_id(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -60,7 +72,7 @@ class Source(Protocol):
     def step(self, n: int) -> list[MicroBatch]: ...
 
 
-def collate(examples: Sequence[Example], pad_id: int) -> MicroBatch:
+def collate(examples: Sequence[Trainable], pad_id: int) -> MicroBatch:
     """Pad to the longest row. Labels are the ids where the mask is true."""
     lengths = np.array([len(e.ids) for e in examples], dtype=np.int64)
     shape = (len(examples), int(lengths.max()))
@@ -71,15 +83,16 @@ def collate(examples: Sequence[Example], pad_id: int) -> MicroBatch:
     return MicroBatch(ids, labels, lengths)
 
 
-def pack(examples: Sequence[Example]) -> MicroBatch:
+def pack(examples: Sequence[Trainable]) -> MicroBatch:
     """One flat row. The first token of a document has no label: what is before it belongs to another one."""
     lengths = np.array([len(e.ids) for e in examples], dtype=np.int64)
     ids = np.concatenate([np.asarray(e.ids, dtype=np.int64) for e in examples])
-    trained = np.concatenate([[False, *e.mask[1:]] for e in examples])
+    trained = np.concatenate([np.asarray(e.mask, dtype=np.bool_) for e in examples])
+    trained[np.cumsum(lengths) - lengths] = False
     return MicroBatch(ids[None], np.where(trained, ids, IGNORE)[None], lengths, packed=True)
 
 
-def cut(examples: Sequence[Example], micro_tokens: int, pad_id: int | None) -> list[MicroBatch]:
+def cut(examples: Sequence[Trainable], micro_tokens: int, pad_id: int | None) -> list[MicroBatch]:
     """Micro-batches of at most `micro_tokens` tokens with padding (a longer row stands alone), longest rows first.
 
     Packed where `pad_id` is None: each row goes to the first micro-batch that has room for it.
@@ -87,7 +100,7 @@ def cut(examples: Sequence[Example], micro_tokens: int, pad_id: int | None) -> l
     longest_first = sorted(examples, key=lambda e: len(e.ids), reverse=True)
     if pad_id is None:
         return [pack(group) for group in _first_fit(longest_first, micro_tokens)]
-    groups: list[list[Example]] = []
+    groups: list[list[Trainable]] = []
     for example in longest_first:
         if groups and (len(groups[-1]) + 1) * len(groups[-1][0].ids) <= micro_tokens:
             groups[-1].append(example)
@@ -96,8 +109,8 @@ def cut(examples: Sequence[Example], micro_tokens: int, pad_id: int | None) -> l
     return [collate(group, pad_id) for group in groups]
 
 
-def _first_fit(examples: Sequence[Example], room: int) -> list[list[Example]]:
-    groups: list[list[Example]] = []
+def _first_fit(examples: Sequence[Trainable], room: int) -> list[list[Trainable]]:
+    groups: list[list[Trainable]] = []
     left: list[int] = []
     for example in examples:
         size = len(example.ids)
@@ -122,7 +135,7 @@ class ExampleSource:
     Packed where `pad_id` is None.
     """
 
-    examples: Sequence[Example]
+    examples: Sequence[Trainable]
     batch_size: int
     micro_tokens: int
     pad_id: int | None
@@ -177,6 +190,27 @@ class BlockSource:
         spans = chosen[:, None] * self.block + np.arange(self.block + 1)[None, :]
         ids = self.stream[spans].astype(np.int64)
         return MicroBatch(ids, ids, np.full(len(chosen), self.block + 1, dtype=np.int64))
+
+
+class Ahead:
+    """A source whose next batch is made in a thread of its own while the current one is computed with."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self._pool = ThreadPoolExecutor(1, "batches")
+        self._next: tuple[int, Future[list[MicroBatch]]] | None = None
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.source.steps_per_epoch
+
+    def step(self, n: int) -> list[MicroBatch]:
+        made = self._next[1].result() if self._next and self._next[0] == n else self.source.step(n)
+        self._next = n + 1, self._pool.submit(self.source.step, n + 1)
+        return made
+
+    def close(self) -> None:
+        self._pool.shutdown(cancel_futures=True)
 
 
 def halve(micro: MicroBatch) -> list[MicroBatch]:
