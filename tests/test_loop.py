@@ -201,10 +201,12 @@ def test_a_flag_wins_over_the_file(project: Project, asked: Asked, field: str, v
     assert getattr(asked.config, field) == in_file, "a flag is for one run"
 
 
-@pytest.mark.parametrize(("flag", "in_file"), [("max_steps", "num_epochs"), ("num_epochs", "max_steps")])
-def test_a_horizon_on_the_command_line_replaces_the_other_one_in_the_file(
-    project: Project, asked: Asked, flag: str, in_file: str
+@pytest.mark.parametrize("either", [("max_steps", "num_epochs"), ("batch_size", "batch_tokens")])
+@pytest.mark.parametrize("turn", [1, -1])
+def test_what_is_given_on_the_command_line_replaces_its_alternative_in_the_file(
+    project: Project, asked: Asked, either: tuple[str, str], turn: int
 ) -> None:
+    flag, in_file = either[::turn]
     found = configured(project.path, "train", **{in_file: 9})
     loop.train(found, **{flag: 2})
     assert (getattr(asked.config, flag), getattr(asked.config, in_file)) == (2, None)

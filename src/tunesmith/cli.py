@@ -173,7 +173,7 @@ def train(
 
     flags = {"method": method, "max_steps": max_steps, "num_epochs": num_epochs, "learning_rate": learning_rate}
     more = {"batch_size": batch_size, "save_every": save_every, "eval_every": eval_every, "seed": seed, "dtype": dtype}
-    more |= {"find_lr": find_lr or None}
+    more |= {"find_lr": (find_lr and not resume) or None}  # a resumed run has its rate
     run = loop.train(open_project(project), name, base=base, set_name=set_name, resume=resume, **flags, **more)
     from tunesmith.train.stage import summary  # seconds to import: not before what can be wrong without it
 

@@ -28,7 +28,7 @@ from tunesmith.train.config import TrainConfig, decide
 
 _TUNING_SECONDS = 50.0  # what tuning may take where the machine is slow; the demo is to end within minutes
 # On two million parameters Muon learns more a step than AdamW: bench/demo_choices.py.
-SETTINGS = {"train": {"optimizer": "muon", "num_epochs": 5, "weight_decay": 0.1}}
+SETTINGS = {"train": {"optimizer": "muon", "batch_size": 16, "num_epochs": 5, "weight_decay": 0.1}}
 _ARMS = {
     "majority": "majority answer",
     "bm25": "nearest training row (BM25)",
@@ -90,8 +90,9 @@ def _affordable_steps(config: TrainConfig, set_: Artifact, base: Artifact) -> in
     """The usual number of steps, or what the base's measured speed allows; says so when it is fewer."""
     renderer = Renderer(Tokenizer.load(base.path / "model"))
     lengths = [len(e.ids) for row in read_rows(set_.path / "train.jsonl") for e in renderer.render(row)]
-    wanted = decide(config, len(lengths), base.facts["total_parameters"]).max_steps or 1
-    tokens_a_step = config.batch_size * sum(lengths) / len(lengths)
+    config = decide(config, len(lengths), base.facts["total_parameters"], sum(lengths))
+    wanted = config.max_steps or 1
+    tokens_a_step = config.rows_a_step * sum(lengths) / len(lengths)
     affordable = max(1, int(_TUNING_SECONDS * base.facts["measured_tokens_per_second"] / tokens_a_step))
     if affordable < wanted:
         say(f"  capped at {affordable} of {wanted} steps by this machine's measured speed")

@@ -166,9 +166,10 @@ def train(
     out = _unfinished(project, name) if resume else _place(project, "run", name)
     started = _started(out) if resume else {}
     file = started.get("config") or project.config("train", TrainConfig).model_dump(exclude_unset=True)
-    for one, other in (("max_steps", "num_epochs"), ("num_epochs", "max_steps")):
-        if overrides.get(one) is not None:  # a horizon on the command line replaces the file's
-            file.pop(other, None)
+    for either in (("max_steps", "num_epochs"), ("batch_size", "batch_tokens")):
+        for flag, other in (either, either[::-1]):
+            if overrides.get(flag) is not None:  # what is given on the command line replaces its alternative
+                file.pop(other, None)
     config = _under(file, TrainConfig, overrides, f"{project.path / TOML} [train]")
     set_ = project.open("set", set_name or started.get("set"))
     path = Path(started["base_path"]) if started and base is None else None

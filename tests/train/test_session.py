@@ -42,7 +42,7 @@ def run(base: Path, work: Path, values: dict[str, Any], rows: list[Row] | None =
     limit, rows = min(config.max_length or 128, 128), ROWS if rows is None else rows
     train, valid = (build(part, renderer, limit, config.over_length) for part in (rows[:14], rows[14:]))
     data = Data(train, valid, rows[14:])
-    config = decide(config, len(data.train.kept), 10**6)
+    config = decide(config, len(data.train.kept), 10**6, data.train.tokens)
     receipt: dict[str, Any] = {"rows": {"train": 1}, "config": config.model_dump(), "data_hash": "", "base_hash": ""}
     receipt["template_hash"] = ""
     model, computing = session.prepare_model(config, base, receipt)
@@ -88,6 +88,7 @@ FIELDS: dict[str, tuple[dict[str, Any], Any, str, str]] = {
     "weight_decay": ({}, 0.5, "weights", "rates"),
     "grad_clip": ({}, 0.01, "weights", "rates"),
     "batch_size": ({}, 2, "weights", "rates"),
+    "batch_tokens": ({"batch_size": None, "batch_tokens": 150}, 60, "weights", "rates"),
     "micro_batch_tokens": ({}, 40, "forwards", "rates"),
     "max_length": ({}, 35, "skipped", "rates"),
     "train_on": ({}, "all", "trained_tokens", "rates"),

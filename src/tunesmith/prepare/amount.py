@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from tunesmith.core.records import Row
 from tunesmith.prepare.corpus import Corpus, answers
 from tunesmith.prepare.finding import Axis, Part, ramp
+from tunesmith.text.batch import EPOCHS, STEPS
 from tunesmith.text.similar import UnionFind
 from tunesmith.text.tokenizer import Tokenizer
 
 ENOUGH = 1000  # distinct rows: the rule of thumb, and LIMA (Zhou et al. 2023)
-STEPS, EPOCHS = 400, 6  # optimizer steps that a small set needs, and passes over it at most: what `train` decides by
 NEAR = 0.7  # Jaccard from which two questions are one to learn from
 BLOCK = 10_000  # rows whose tokens are held at a time
 MINIMUMS = {"OpenAI": 10, "OCI": 32, "watsonx": 50, "Bedrock": 100}  # rows a fine-tuning API takes, 2026

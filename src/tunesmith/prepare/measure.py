@@ -18,9 +18,9 @@ from tunesmith.text.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class Instruments:
-    """`batch_size` in rows. What is None is not at hand, and what it would measure is NOT RUN."""
+    """`batch_size` in rows, where the user gave one. What else is None is not at hand, and its measure is NOT RUN."""
 
-    batch_size: int = 16
+    batch_size: int | None = None
     tokenizer: Tokenizer | None = None
     scorer: Scorer | None = None
     judge: ChatEngine | None = None

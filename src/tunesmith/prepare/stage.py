@@ -23,6 +23,7 @@ from tunesmith.prepare.report import notes, page
 from tunesmith.prepare.sets import counted, name_of, seal_set, settings
 from tunesmith.prepare.sets import receipt as receipt
 from tunesmith.prepare.split import SPLITS
+from tunesmith.text.batch import decide_batch
 from tunesmith.text.residue import Unwrapped, unwrap
 
 
@@ -54,7 +55,7 @@ def run(
     with ThreadPoolExecutor(1) as beside:  # numpy, which does most of the counting, lets go of Python's lock
         counting = beside.submit(made.counts, config)
         tokens = answer_tokens(tools.tokenizer, made.rows) if tools.tokenizer else None
-        training = len(made.splits["train"]), tools.batch_size
+        training = len(made.splits["train"]), tools.batch_size or decide_batch(len(made.splits["train"]))
         found = audit(made.corpus(config), bare.rows, *training, config.benchmarks, tokens)
     more = measure(config, made.rows, tools)
     found = replace(found, findings=[*found.findings, *more.findings])
@@ -66,7 +67,7 @@ def run(
         **found.facts(),
         **more.facts,
         "kind": kind(made.rows[0]),
-        "batch_size": tools.batch_size,
+        "batch_size": training[1],
     }
     lines = {f"{side}.jsonl": [dump(row.to_json()) + "\n" for row in made.splits[side]] for side in SPLITS}
     lines["rejects.jsonl"] = [dump(reject.to_json()) + "\n" for reject in rejects]

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 from pydantic import Field, model_validator
 
 from tunesmith.core.config import Config
+from tunesmith.text.batch import EPOCHS, STEPS, decide_batch, decide_epochs
 from tunesmith.text.length import OverLength
 from tunesmith.text.render import TrainOn
 
 Choice = Literal["auto", "on", "off"]
 Schedule = Literal["cosine", "linear", "constant", "wsd"]
-_WANTED_STEPS = 400  # below a few hundred steps a small data set has not been learnt; measured on the demo
+_MUON_RATE = 2e-2  # measured on the demo: bench/demo_choices.py
 
 
 class TrainConfig(Config):
@@ -39,8 +39,10 @@ class TrainConfig(Config):
     """pull of the matrices towards zero"""
     grad_clip: float = Field(default=1.0, ge=0)
     """the longest gradient; 0 for no limit"""
-    batch_size: int = Field(default=16, ge=1)
-    """examples an optimizer step"""
+    batch_size: int | None = Field(default=None, ge=1)
+    """examples an optimizer step; decided by the number of rows"""
+    batch_tokens: int | None = Field(default=None, ge=1)
+    """tokens an optimizer step, about, in place of batch_size: as many rows as have so many on average"""
     micro_batch_tokens: int = Field(default=4096, ge=1)
     """padded tokens a forward pass: memory and speed, never the result"""
     max_length: int | None = Field(default=None, ge=8)
@@ -79,10 +81,18 @@ class TrainConfig(Config):
     """experiment trackers that are told of each step: tensorboard, wandb, mlflow, trackio (pip install NAME)"""
 
     @model_validator(mode="after")
-    def _one_horizon(self) -> TrainConfig:
+    def _one_of_two(self) -> TrainConfig:
         if self.num_epochs is not None and self.max_steps is not None:
             raise ValueError("give num_epochs or max_steps, not both")
+        if self.batch_size is not None and self.batch_tokens is not None:
+            raise ValueError("give batch_size or batch_tokens, not both")
         return self
+
+    @property
+    def rows_a_step(self) -> int:
+        """`batch_size`, once `decide` has filled it in."""
+        assert self.batch_size is not None
+        return self.batch_size
 
 
 class PretrainConfig(Config):
@@ -134,23 +144,56 @@ class PretrainConfig(Config):
         return self
 
 
-def decide(config: TrainConfig, rows: int, parameters: int) -> TrainConfig:
-    """Fill in what was left open, by rows of training data and parameters of the base.
-
-    Learning rate: 3e-3 at 2M parameters, which was measured on the demo, falling with size to the 0.6th power, which
-    meets the usual 2e-5 of an 8B model; ten times that for LoRA (Biderman et al. 2024; Schulman 2025).
-    """
-    epoch = -(-rows // config.batch_size)
-    steps = config.max_steps or epoch * (config.num_epochs or min(6, max(2, math.ceil(_WANTED_STEPS / epoch))))
-    rate = 3e-3 * (2e6 / max(parameters, 2e6)) ** 0.6
-    rate = min(5e-3, 10 * rate) if config.method == "lora" else rate
-    rate = 2e-2 if config.optimizer == "muon" else rate
+def decide(config: TrainConfig, rows: int, parameters: int, tokens: int = 0) -> TrainConfig:
+    """Fill in what was left open, by rows of training data, parameters of the base, and `tokens` of all rows."""
+    batch = config.batch_size or _rows_a_step(config.batch_tokens, rows, tokens)
+    epoch = -(-rows // batch)
+    steps = config.max_steps or epoch * (config.num_epochs or decide_epochs(epoch))
     return config.model_copy(
         update={
+            "batch_size": batch,
+            "batch_tokens": None,
             "num_epochs": None,
             "max_steps": steps,
-            "learning_rate": config.learning_rate or float(f"{rate:.2g}"),
+            "learning_rate": config.learning_rate or float(f"{usual_rate(config, parameters):.2g}"),
             "eval_every": config.eval_every or min(epoch, steps),
             "sample_every": min(epoch, steps) if config.sample_every is None else config.sample_every,
         }
     )
+
+
+def _rows_a_step(batch_tokens: int | None, rows: int, tokens: int) -> int:
+    return max(1, round(batch_tokens * rows / tokens)) if batch_tokens and tokens else decide_batch(rows)
+
+
+def usual_rate(config: TrainConfig, parameters: int) -> float:
+    """3e-3 at 2M parameters falling with size to the 0.6th power, which meets the usual 2e-5 of an 8B model.
+
+    Ten times that for LoRA, whatever its rank (Biderman et al. 2024; Schulman 2025), at most 5e-3; it is that of a
+    lora_alpha of 32, because a step of the product of LoRA's matrices is proportional to lora_alpha times the rate.
+    """
+    if config.optimizer == "muon":
+        return _MUON_RATE
+    full = 3e-3 * (2e6 / max(parameters, 2e6)) ** 0.6
+    return min(5e-3, 10 * full) * 32 / config.lora_alpha if config.method == "lora" else full
+
+
+def explain(asked: TrainConfig, made: TrainConfig, rows: int, parameters: int) -> list[str]:
+    """What `decide` made of what was left open, each with its reason."""
+    epochs = (made.max_steps or 0) / -(-rows // made.rows_a_step)
+    size, length = f"{made.rows_a_step} rows a step", f"{made.max_steps} steps, {epochs:.3g} epochs"
+    rate = f"learning rate {made.learning_rate:g}"
+    if asked.batch_tokens:
+        size += f" (about {asked.batch_tokens} tokens)"
+    elif asked.batch_size is None:
+        size += " (few rows need steps more than large ones)" if made.rows_a_step < decide_batch(10**6) else " (usual)"
+    if asked.max_steps is None and asked.num_epochs is None:
+        length += f" (for {STEPS} steps, in 2 to {EPOCHS} epochs)"
+    if asked.learning_rate is None:
+        rate += f" (usual for {_kind(asked)} and {parameters / 1e6:,.3g} million parameters)"
+    return [f"{rows:,} rows: {size}; {length}", rate]
+
+
+def _kind(config: TrainConfig) -> str:
+    method = "LoRA" if config.method == "lora" else "every weight"
+    return f"{method} with Muon" if config.optimizer == "muon" else method

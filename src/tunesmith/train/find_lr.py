@@ -167,7 +167,7 @@ class _Trials:
         changes = {"learning_rate": rate, "max_steps": self.steps, "lr_schedule": "constant", "warmup_ratio": _WARMUP}
         optimizers = make_optimizers(config.model_copy(update=changes), self.model)
         self.computing.begin(self.model, optimizers)
-        source = ExampleSource(self.data.train.kept, config.batch_size, micro, self.pad_id, config.seed)
+        source = ExampleSource(self.data.train.kept, config.rows_a_step, micro, self.pad_id, config.seed)
         settings = loop.Settings(self.steps, config.grad_clip, computing=self.computing.training)
         try:
             loop.fit(self.model, source, optimizers, settings, objective=computed(self.computing), stop=self.stop)

@@ -1,0 +1,23 @@
+"""How many rows an optimizer step takes, and how many passes are made, where nobody says.
+
+A small set needs steps more than it needs large ones: on 30 to 400 rows of the demo, six passes in batches of 4 to 8
+ended 5 to 20 % lower than in batches of 16, and lower than more passes, which only learn by heart (docs/log.md).
+"""
+
+from __future__ import annotations
+
+import math
+
+STEPS, EPOCHS = 400, 6  # optimizer steps that a small set needs, and passes over it at most
+_SMALLEST, _LARGEST = 4, 16  # rows a step
+
+
+def decide_batch(rows: int) -> int:
+    """The power of two nearest to what gives `rows` their steps in so many passes, within bounds."""
+    wanted = max(1.0, rows * EPOCHS / STEPS)
+    return int(min(_LARGEST, max(_SMALLEST, 2 ** round(math.log2(wanted)))))
+
+
+def decide_epochs(steps_an_epoch: int) -> int:
+    """As many passes as make the steps, two at least: one alone is a schedule that decays before a row comes back."""
+    return min(EPOCHS, max(2, math.ceil(STEPS / steps_an_epoch)))
