@@ -194,3 +194,10 @@ def test_a_full_disk_is_a_resource_error_and_leaves_nothing(tmp_path: Path) -> N
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pretraining_is_watched_as_any_training_is(tmp_path: Path) -> None:
+    run = pretrain.run(PretrainConfig(**TINY), TEXTS, tmp_path / "run")
+    steps = [m for m in lines(run.path / "metrics.jsonl") if "train_loss" in m]
+    assert all(m["mfu"] > 0 and m["peak_memory_gb"] > 0 and m["padding_share"] == 0 for m in steps)
+    assert (run.path / "curve.svg").read_text().startswith("<svg")

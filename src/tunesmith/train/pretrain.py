@@ -22,15 +22,18 @@ from tunesmith.core.artifact import Artifact, seal, writing
 from tunesmith.core.config import to_toml
 from tunesmith.core.errors import DataError, Interrupted
 from tunesmith.core.jsonl import write_json
+from tunesmith.core.project import cache_dir
 from tunesmith.core.runlog import Progress, RunLog, say
 from tunesmith.engine.base import Sampling
 from tunesmith.engine.local import LocalEngine
 from tunesmith.model import device as machine
 from tunesmith.model import optim
 from tunesmith.model.load import quiet
+from tunesmith.model.peak import peak
 from tunesmith.text.tokenizer import Tokenizer, train_bpe
-from tunesmith.train import loop
+from tunesmith.train import curve, loop
 from tunesmith.train.config import PretrainConfig
+from tunesmith.train.monitor import watching
 from tunesmith.train.objective import within
 from tunesmith.train.plan_batches import BlockSource, permutation
 
@@ -171,6 +174,8 @@ def _fit(
     autocast: Any,
     work: Path,
 ) -> loop.State:
+    dtype, _ = machine.pick_dtype(config.dtype, model.device)
+    highest = peak(dtype, model.device, cache_dir())
     held = BlockSource(valid, config.block, config.batch_size, _micro_tokens(config)).all()
     settings = loop.Settings(steps, eval_every=min(config.eval_every, steps))
     with (
@@ -180,7 +185,9 @@ def _fit(
         Progress("pretraining", steps) as progress,
     ):
         _sample(model, tokenizer, 0, samples)
+        monitor = watching(model, work, steps, highest, tell=progress.say)
         hooks = loop.Hooks(
+            observe=monitor.observe,
             validate=lambda: loop.mean_loss(model, held, stop=stop, objective=within(autocast)),
             log=log,
             progress=progress,
@@ -190,6 +197,7 @@ def _fit(
             model, source, _optimizers(config, model, steps), settings, hooks=hooks, objective=objective, stop=stop
         )
         _sample(model.eval(), tokenizer, state.step, samples)
+    curve.write(work)
     if stop.requested and state.step < steps:
         raise Interrupted(
             f"stopped at step {state.step} of {steps}; nothing was kept", fix="run the same command again"
