@@ -10,7 +10,7 @@ from tunesmith.model import compute
 from tunesmith.model.adapter import add_lora
 from tunesmith.model.compute import Computing, pick_compile, pick_packing
 from tunesmith.model.load import load_model
-from tunesmith.model.optim import Optimizers, adamw
+from tunesmith.model.optim import MasterAdamW, Optimizers, adamw
 
 CPU = torch.device("cpu")
 LENGTHS = [20, 31]  # one bucket: each kernel compiles once
@@ -100,6 +100,9 @@ def test_copies_compute_masters_learn_and_gradients_add_up_in_float32(llama_dir:
         nll(how, ids_of(model), LENGTHS).backward()
     assert {g.dtype for g in gradients(model).values()} == {torch.float32}
     optimizers.step(0)
+    (part,) = optimizers.parts
+    assert isinstance(part, MasterAdamW)
+    assert all(torch.equal(p, part.masters[p].bfloat16()) for p in model.parameters())  # what computes has learnt too
     with optimizers.full_precision():
         moved = {name: (p.detach() - before[name]).abs().max() for name, p in model.named_parameters()}
         assert all(0 < float(by) <= 1.01e-4 for by in moved.values())  # AdamW's first step is the learning rate
