@@ -40,6 +40,7 @@ app = typer.Typer(
 )
 
 Dtype = Literal["auto", "float32", "bfloat16"]
+Choice = Literal["auto", "on", "off"]
 
 
 def main() -> None:
@@ -159,6 +160,10 @@ def train(
     num_epochs: Annotated[int | None, typer.Option("--num-epochs", help="Passes over the data.")] = None,
     learning_rate: Annotated[float | None, typer.Option("--learning-rate", help="The highest one.")] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", help="Examples a step.")] = None,
+    max_length: Annotated[int | None, typer.Option("--max-length", help="The longest example in tokens.")] = None,
+    checkpointing: Annotated[
+        Choice | None, typer.Option("--gradient-checkpointing", help="Activations made again, for memory.")
+    ] = None,
     save_every: Annotated[int | None, typer.Option("--save-every", help="Steps between checkpoints.")] = None,
     eval_every: Annotated[int | None, typer.Option("--eval-every", help="Steps between validations.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Order of the data, LoRA's start, dropout.")] = None,
@@ -172,7 +177,14 @@ def train(
     from tunesmith import loop
 
     flags = {"method": method, "max_steps": max_steps, "num_epochs": num_epochs, "learning_rate": learning_rate}
-    more = {"batch_size": batch_size, "save_every": save_every, "eval_every": eval_every, "seed": seed, "dtype": dtype}
+    more: dict[str, object] = {
+        "batch_size": batch_size,
+        "save_every": save_every,
+        "eval_every": eval_every,
+        "seed": seed,
+        "dtype": dtype,
+    }
+    more |= {"max_length": max_length, "gradient_checkpointing": checkpointing}
     more |= {"find_lr": (find_lr and not resume) or None}  # a resumed run has its rate
     run = loop.train(open_project(project), name, base=base, set_name=set_name, resume=resume, **flags, **more)
     from tunesmith.train.stage import summary  # seconds to import: not before what can be wrong without it

@@ -102,7 +102,7 @@ FIELDS: dict[str, tuple[dict[str, Any], Any, str, str]] = {
     "seed": ({}, 1, "weights", "rates"),
     "dtype": ({}, "bfloat16", "dtype", "rates"),
     "packing": ({}, "off", "attention", "rates"),
-    "gradient_checkpointing": ({}, True, "checkpointed", "rates"),
+    "gradient_checkpointing": ({}, "on", "checkpointed", "rates"),
 }
 
 

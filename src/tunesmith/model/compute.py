@@ -49,8 +49,12 @@ class Computing:
     def facts(self) -> dict[str, Any]:
         """For the receipt."""
         copies = str(self.copies).removeprefix("torch.") if self.copies else None
-        how = {"attention": self.packed or "padded", "compiled": self.compiled, "weights": copies or "as stored"}
-        return {**how, "checkpointed": self.checkpointed}
+        return {
+            "attention": self.packed or "padded",
+            "compiled": self.compiled,
+            "weights": copies or "as stored",
+            "checkpointed": self.checkpointed,
+        }
 
     def begin(self, model: nn.Module, optimizers: Optimizers) -> None:
         """Put the weights of `model` (adapter and all) into the format that computes, and mark what is compiled."""
@@ -60,7 +64,7 @@ class Computing:
                 if not p.requires_grad:
                     p.data = p.data.to(self.copies)
         if self.checkpointed:
-            self.model.activation_checkpointing_enable({"use_reentrant": False})
+            checkpoint(self.model)
         if self.compiled:  # the repeated layers share one graph; nothing is compiled before the first call
             for block in blocks_of(model):
                 block.compile(dynamic=True, fullgraph=True)
@@ -96,16 +100,24 @@ class Computing:
 
     def nll(self, ids: Tensor, lengths: list[int], at: Tensor, targets: Tensor) -> Tensor:
         """Summed negative log-likelihood of `targets` (N,) at positions `at` (N,) of a packed row `ids` (1, T)."""
-        given = {
-            "input_ids": ids,
-            "position_ids": attention.positions(lengths, ids.device),
-            "documents": attention.documents(lengths, ids.device),
-            "use_cache": False,
-        }
+        where = attention.positions(lengths, ids.device), attention.documents(lengths, ids.device)
+        return self.nll_at(ids, where, at, targets, head.compiled_nll() if self.compiled else head.nll_and_gradient)
+
+    def nll_at(
+        self,
+        ids: Tensor,
+        where: tuple[Tensor, attention.Documents],
+        at: Tensor,
+        targets: Tensor,
+        loss: head.Loss,
+    ) -> Tensor:
+        """`nll` of a row whose positions and documents are described already; `loss` of a chunk of logits."""
+        positions, documents = where
+        given = {"input_ids": ids, "position_ids": positions, "documents": documents, "use_cache": False}
         if self.plain_head:
             hidden = head.decoder_of(self.model)(**given).last_hidden_state[0].index_select(0, at)
             weight = self.model.get_output_embeddings().weight
-            return head.summed_nll(hidden, weight, targets, compiled=self.compiled)
+            return head.summed_nll(hidden, weight, targets, loss)
         logits = self.model(**given).logits[0].index_select(0, at)
         return nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
 
@@ -119,6 +131,13 @@ class Computing:
     def format(self) -> AbstractContextManager[None]:
         """Forward passes alone: autocast chooses for the backward pass by itself."""
         return nullcontext() if self.copies else autocast(self.dtype, self.device)
+
+
+def checkpoint(model: PreTrainedModel) -> None:
+    """Keep the inputs of each repeated layer only; the rest is made again when the backward pass needs it."""
+    name = "activation_checkpointing_enable"  # since transformers 5.2x, which deprecates the older name
+    enable = getattr(model, name, None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
 
 
 def blocks_of(model: nn.Module) -> list[nn.Module]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +15,7 @@ import torch
 
 GB = 1e9  # bytes; a gigabyte, not a gibibyte
 CGROUP = Path("/sys/fs/cgroup")
+STATUS = Path("/proc/self/status")
 
 
 def pick_device() -> torch.device:
@@ -54,13 +55,31 @@ def autocast(dtype: torch.dtype, device: torch.device) -> AbstractContextManager
 
 
 def peak_memory_gb(device: torch.device) -> float:
-    """The most memory (GB of 1e9 bytes) used so far: allocated on the GPU, or resident in this process."""
+    """The most memory (GB of 1e9 bytes) used since `forget_peak`: allocated on the GPU, or resident in this process."""
     if device.type == "cuda":
         return float(torch.cuda.max_memory_allocated(device) / GB)
+    if STATUS.is_file():  # Linux hands the ru_maxrss of getrusage(2) on to a child that is started
+        line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024 / GB
     import resource
 
-    unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2): bytes on macOS, KiB on Linux
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2): bytes on macOS, KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GB
+
+
+def forget_peak(device: torch.device) -> None:
+    """Let `peak_memory_gb` begin anew; on a system that cannot, it stays that of the whole process."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    with suppress(OSError):  # proc_pid_clear_refs(5)
+        (STATUS.parent / "clear_refs").write_text("5")
+
+
+def held_memory_gb(device: torch.device) -> float:
+    """What this process holds now (GB of 1e9 bytes): allocated on the GPU, or resident."""
+    if device.type == "cuda":
+        return float(torch.cuda.memory_allocated(device) / GB)
+    return float(psutil.Process().memory_info().rss / GB)
 
 
 def available_memory_gb(device: torch.device | None = None) -> float:

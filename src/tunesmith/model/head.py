@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+Loss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # logits and targets to the loss and its gradient
 BUDGET = 256 << 20  # bytes of logits at a time: 2,700 rows of 49,152 in bfloat16
 
 
@@ -37,7 +38,7 @@ def nll_and_gradient(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @functools.cache
-def compiled_nll() -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+def compiled_nll() -> Loss:
     """`nll_and_gradient` with its passes over the logits fused."""
     return torch.compile(nll_and_gradient, dynamic=True, fullgraph=True)
 
@@ -65,10 +66,10 @@ class _HeadLoss(torch.autograd.Function):
         return (for_hidden * grad).to(for_hidden.dtype), scaled, None, None
 
 
-def summed_nll(hidden: Tensor, weight: Tensor, targets: Tensor, *, compiled: bool = False) -> Tensor:
+def summed_nll(hidden: Tensor, weight: Tensor, targets: Tensor, loss: Loss = nll_and_gradient) -> Tensor:
     """Summed negative log-likelihood (nats) of `targets` (N,) under hidden states (N, d) and a head's weight (V, d)."""
     if torch.is_grad_enabled():
-        total: Tensor = _HeadLoss.apply(hidden, weight, targets, compiled_nll() if compiled else nll_and_gradient)
+        total: Tensor = _HeadLoss.apply(hidden, weight, targets, loss)
         return total
     rows = max(1, BUDGET // (4 * weight.shape[0]))
     parts = zip(hidden.split(rows), targets.split(rows), strict=True)

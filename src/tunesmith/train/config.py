@@ -75,8 +75,8 @@ class TrainConfig(Config):
     """documents side by side in one row, none seeing another: auto, on, off (padded). Speed, not the result"""
     compile: Choice = "auto"
     """torch.compile of the repeated layers: auto (where it pays within the run), on, off"""
-    gradient_checkpointing: bool = False
-    """keep only the input of each layer, and make the rest again in the backward pass: less memory, more time"""
+    gradient_checkpointing: Choice = "auto"
+    """activations made again in the backward pass, for memory: auto (where they would not fit), on, off"""
     trackers: list[str] = Field(default=[])
     """experiment trackers that are told of each step: tensorboard, wandb, mlflow, trackio (pip install NAME)"""
 

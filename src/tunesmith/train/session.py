@@ -28,7 +28,7 @@ from tunesmith.train.config import TrainConfig
 from tunesmith.train.data import Data, question_and_answer
 from tunesmith.train.monitor import watching
 from tunesmith.train.objective import computed
-from tunesmith.train.plan_batches import ExampleSource
+from tunesmith.train.plan_batches import Ahead, ExampleSource
 from tunesmith.train.trackers import Target, Trackers
 from tunesmith.train.unfinished import run_hash
 
@@ -36,7 +36,7 @@ from tunesmith.train.unfinished import run_hash
 def settle(config: TrainConfig, base: Path, data: Data) -> TrainConfig:
     """Decide what must stay as it is when the run is resumed: whether to compile."""
     where = machine.pick_device()
-    tokens = (config.max_steps or 0) * config.batch_size * data.train.tokens / len(data.train.kept)
+    tokens = (config.max_steps or 0) * config.rows_a_step * data.train.tokens / len(data.train.kept)
     flops = tokens * stored_parameters(base) * (4 if config.method == "lora" else 6)
     dtype, _ = machine.pick_dtype(config.dtype, where)
     chosen, why = pick_compile(config.compile, where, flops, lambda: peak(dtype, where, cache_dir()).flops)
@@ -65,10 +65,6 @@ def prepare_model(config: TrainConfig, base: Path, receipt: dict[str, Any]) -> t
     }
     say(f"  {config.method}: {trainable:,} of {total:,} parameters, {receipt['dtype']} ({why})")
     say(f"  {reason}")
-    rows = receipt["rows"]
-    say(
-        f"  {rows['train']} rows, {config.max_steps} steps of {config.batch_size}, learning rate {config.learning_rate}"
-    )
     return model, computing
 
 
@@ -83,7 +79,8 @@ def _computing(
         kind = "bucketed"
     # Muon holds no masters: its weights stay float32 and are cast as they are used
     copies = dtype if dtype != torch.float32 and config.optimizer == "adamw" else None
-    return Computing(model, where, dtype, kind, compiled, copies, plain, config.gradient_checkpointing), reason
+    checkpointed = config.gradient_checkpointing == "on"
+    return Computing(model, where, dtype, kind, compiled, copies, plain, checkpointed), reason
 
 
 def fit_model(
@@ -104,7 +101,7 @@ def fit_model(
     state = checkpoint.load(found, model, optimizers) if found else loop.State()
     computing.begin(model, optimizers)
     micro, pad = config.micro_batch_tokens, None if computing.packed else renderer.tokenizer.pad_id
-    valid = ExampleSource(data.valid.kept, config.batch_size, micro, pad).all() if data.valid.kept else []
+    valid = ExampleSource(data.valid.kept, config.rows_a_step, micro, pad).all() if data.valid.kept else []
     objective = computed(computing)
 
     def save(now: loop.State) -> bool:
@@ -123,6 +120,7 @@ def fit_model(
         closing(RunLog(work / "samples.jsonl", state.step)) as samples,
         loop.stop_signals() as stop,
         Progress("training", settings.max_steps, state.step) as progress,
+        closing(Ahead(ExampleSource(data.train.kept, config.rows_a_step, micro, pad, config.seed))) as source,
     ):
         highest = peak(computing.dtype, computing.device, cache_dir())
         monitor = watching(computing.model, work, settings.max_steps, highest, tell=progress.say, send=trackers.send)
@@ -135,7 +133,6 @@ def fit_model(
             log=log,
             progress=progress,
         )
-        source = ExampleSource(data.train.kept, config.batch_size, micro, pad, config.seed)
         state = loop.fit(model, source, optimizers, settings, hooks=hooks, objective=objective, state=state, stop=stop)
     curve.write(work)
     optimizers.raise_precision()
@@ -188,7 +185,7 @@ def _sample(
 
 
 def run_facts(state: loop.State, config: TrainConfig, rows: int) -> dict[str, Any]:
-    epoch = -(-rows // config.batch_size)
+    epoch = -(-rows // config.rows_a_step)
     return {
         "method": config.method,
         "steps": state.step,

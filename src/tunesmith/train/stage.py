@@ -6,6 +6,7 @@ import shutil
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,24 +25,29 @@ from tunesmith.text.length import Limit, decide_length
 from tunesmith.text.render import Renderer
 from tunesmith.text.tokenizer import Tokenizer
 from tunesmith.train import checkpoint, export, trackers
-from tunesmith.train.config import TrainConfig, decide
+from tunesmith.train.config import TrainConfig, decide, explain
 from tunesmith.train.data import Data, answered, render, select
 from tunesmith.train.find_lr import find_lr
+from tunesmith.train.plan_memory import as_decided, compared, plan_memory, room
 from tunesmith.train.session import fit_model, prepare_model, run_facts, settle
+from tunesmith.train.tokens import tokenized
 from tunesmith.train.unfinished import check_same, finish, unfinished
+
+PROBES = 4  # rows that are asked before, during and after the training
 
 
 @dataclass(frozen=True)
 class TrainInputs:
     """What is trained on what: `base` as the user named it, `base_path` where the door has found it already.
 
-    `template` as in the project's [task].
+    `template` as in the project's [task]. `tokens`: where token ids are kept for later runs; None for nowhere.
     """
 
     set_: Artifact
     base: str
     base_path: Path | None = None
     template: str = "auto"
+    tokens: Path | None = None
 
 
 def run(config: TrainConfig, inputs: TrainInputs, out: Path, *, resume: bool = False) -> Artifact:
@@ -57,22 +63,37 @@ def run(config: TrainConfig, inputs: TrainInputs, out: Path, *, resume: bool = F
         tokenizer = Tokenizer.load(load.ensure_fast_tokenizer(base, cache_dir() / "tokenizers"))
         renderer = Renderer(tokenizer, inputs.template, config.train_on)
         context = load.context_length(AutoConfig.from_pretrained(base, local_files_only=True))
-        data, limit = _data(config, inputs.set_, renderer, context)
+        data, limit = _data(config, inputs, renderer, context)
         config = config.model_copy(update={"max_length": limit.max_length})
-        config = settle(decide(config, len(data.train.kept), stored_parameters(base)), base, data)
+        found = _found_before(work)
+        asked, size = config, (len(data.train.kept), stored_parameters(base))
+        config = as_decided(decide(asked, *size, data.train.tokens), found)
+        config = settle(config, base, data)
         receipt = _receipt(config, inputs, base, renderer, data) | {"context": context, "longest_row": limit.longest}
         check_same(work, receipt)
-        receipt |= _found_before(work)
+        receipt |= found
         _write_start(work, config, receipt, data)
         _say_rows(data, limit, config.over_length)
+        say("\n".join(f"  {line}" for line in explain(asked, config, *size)))
+        before_loading = room(base)
         model, computing = prepare_model(config, base, receipt)
+        plan = plan_memory(
+            config, computing, data.train.kept, tokenizer.pad_id, before_loading, settled="memory" in found
+        )
+        if plan:
+            receipt |= {"memory": plan.facts(asked), "config": plan.config.model_dump(mode="json")}
+            config, computing = plan.config, plan.computing
+            _write_start(work, config, receipt, data)
         before = export.probe(model, renderer, data.probes)
         if config.find_lr:
             sweep = find_lr(config, model, data, computing, None if computing.packed else tokenizer.pad_id)
             config = config.model_copy(update={"find_lr": False, "learning_rate": sweep.taken.rate})
             receipt |= {"config": config.model_dump(mode="json"), "find_lr": sweep.facts}
             _write_start(work, config, receipt, data)
+        machine.forget_peak(computing.device)
         state = fit_model(config, model, renderer, data, work, receipt, computing)
+        if plan:
+            receipt["memory"] = compared(receipt["memory"], machine.peak_memory_gb(computing.device))
         computing.end(model, base)
         checkpoint.restore_best(work / "checkpoints", model, state)
         shutil.rmtree(work / "model", ignore_errors=True)  # of an attempt that was killed while it wrote
@@ -90,9 +111,15 @@ def summary(run: Artifact) -> dict[str, Any]:
     return {"run": run.name, "path": str(run.path)} | {name: facts[name] for name in (*names, *more)}
 
 
-def _data(config: TrainConfig, set_: Artifact, renderer: Renderer, context: int) -> tuple[Data, Limit]:
+def _data(config: TrainConfig, inputs: TrainInputs, renderer: Renderer, context: int) -> tuple[Data, Limit]:
     """Every row rendered once; the limit is decided from the lengths of all of them."""
-    rendered, held_out = (render(read_rows(set_.path / f"{part}.jsonl"), renderer) for part in ("train", "valid"))
+    set_ = inputs.set_
+    rendered, held_out = (
+        tokenized(set_, part, renderer, inputs.tokens)
+        if inputs.tokens
+        else render(read_rows(set_.path / f"{part}.jsonl"), renderer)
+        for part in ("train", "valid")
+    )
     limit = decide_length([one.tokens for one in (*rendered, *held_out)], context, config.max_length)
     train = select(rendered, renderer, limit.max_length, config.over_length)
     if not train.kept:
@@ -101,8 +128,8 @@ def _data(config: TrainConfig, set_: Artifact, renderer: Renderer, context: int)
         raise DataError(what, fix="raise max_length, take a base with a longer context, or see the set's report")
     valid = select(held_out, renderer, limit.max_length, config.over_length)
     kept = {e.row_id for e in (*valid.kept, *train.kept)}
-    probes = [answered(one.row) for one in (*held_out, *rendered) if one.row.id in kept]
-    return Data(train, valid, probes), limit
+    probes = (answered(one.row) for one in (*held_out, *rendered) if one.row.id in kept)
+    return Data(train, valid, list(islice(probes, PROBES))), limit
 
 
 def _receipt(config: TrainConfig, inputs: TrainInputs, base: Path, renderer: Renderer, data: Data) -> dict[str, Any]:
@@ -125,10 +152,10 @@ def _receipt(config: TrainConfig, inputs: TrainInputs, base: Path, renderer: Ren
 
 
 def _found_before(work: Path) -> dict[str, Any]:
-    """What --find-lr found before this run was interrupted: it is not looked for again."""
+    """What was found and decided before this run was interrupted: a rate by --find-lr, and how it fits in memory."""
     with suppress(DataError, OSError):
         before = read_json(work / "receipt.json")
-        return {"find_lr": before["find_lr"]} if "find_lr" in before else {}
+        return {key: before[key] for key in ("find_lr", "memory") if key in before}
     return {}
 
 
