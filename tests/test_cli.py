@@ -168,6 +168,13 @@ def test_with_project_all_verbs_work_from_elsewhere_and_say_so_in_the_next_comma
     (line,) = done.stdout.splitlines()
     assert json.loads(line)["n"] == 2
     assert "next: tunesmith show\n" in done.stderr
+    merged = tunesmith("export", "--run", "first", "--json", cwd=shop)
+    assert merged.json["path"].endswith("runs/first-merged/model")
+    assert merged.json["kl_mean"] < 0.01
+    assert "next: tunesmith evaluate --run first-merged" in merged.err
+    again = tunesmith("export", "--run", "first-merged", cwd=shop)
+    assert again.code == 2
+    assert "first-merged has no adapter to merge" in again.err
 
 
 def test_new_writes_every_setting_of_every_stage_with_a_comment(faq: Path) -> None:

@@ -195,6 +195,22 @@ def train(
 
 
 @app.command()
+def export(
+    run_name: RunOption = None,
+    name: NameOption = None,
+    project: ProjectOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """A LoRA run merged into its base: a plain model directory, and how much the rounding changed."""
+    from tunesmith import loop
+
+    run = loop.export(open_project(project), name, run_name=run_name)
+    facts = {"run": run.name, "path": str(run.path / "model"), **run.facts["merge"]}
+    say(lines(facts))
+    end(as_json, facts, f"tunesmith evaluate --run {run.name}")
+
+
+@app.command()
 def evaluate(
     run_name: RunOption = None,
     set_name: SetOption = None,

@@ -178,7 +178,7 @@ def train(
         path = base_path(project, base)
     from tunesmith.train import stage  # seconds to import: not before what can be wrong without it
 
-    inputs = stage.TrainInputs(set_, base, path, template(project))
+    inputs = stage.TrainInputs(set_, base, path, template(project), project.path / "data/tokens")
     try:
         return stage.run(config, inputs, out, resume=resume)
     except ResourceError as error:
@@ -211,6 +211,16 @@ def evaluate(
     arms = {"majority": majority(rows, held_out), "bm25": bm25_copy(rows, held_out)} if rows and held_out else {}
     inputs = stage.EvaluateInputs(set_, base, tuned, renderer, run, {**arms, **(more_arms or {})})
     return stage.run(config, inputs, out)
+
+
+def export(project: Project, name: str | None = None, *, run_name: str | None = None) -> Artifact:
+    """A LoRA run as a run of its own whose model is one piece, compared with the adapter on held-out rows."""
+    from tunesmith.train.merge import merge
+
+    run = project.open("run", run_name)
+    set_ = project.open("set", run.facts.get("set"))
+    rows = [row for part in ("valid", "test", "train") for row in read_rows(set_.path / f"{part}.jsonl")]
+    return merge(run, rows, _place(project, "run", name or f"{run.name}-merged"))
 
 
 def engines(run: Artifact) -> tuple[LocalEngine, LocalEngine, Renderer]:

@@ -401,9 +401,14 @@ def train(folder: Path, before_step: Callable[[int], None]) -> str:
     optimizers = Optimizers([adamw(model.parameters(), 0.1, 0.1)], lambda step: 1.0)
     rows = [Example([n % 9, 3, 5, n % 7], [False, True, True, True], str(n)) for n in range(12)]
     log = RunLog(folder / "metrics.jsonl")
+
+    def observe(state: loop.State, facts: dict[str, Any]) -> None:
+        before_step(state.step + 1)
+        facts["note"] = "x" * 3000  # a line does not fit into what is left of a page of the disk
+
     hooks = loop.Hooks(
         save=lambda state: checkpoint.save(folder, model, optimizers, state, "run"),
-        observe=lambda state, facts: before_step(state.step + 1),
+        observe=observe,
         log=log,
     )
     loop.fit(model, ExampleSource(rows, 4, 99, 0), optimizers, loop.Settings(14, save_every=2), hooks=hooks)

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import random
 import resource
 import signal
 from collections.abc import Callable, Iterator
@@ -11,10 +12,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 
 from tunesmith.core.errors import ModelError, ResourceError
@@ -34,11 +34,12 @@ class Dropped(nn.Module):
 
     def __init__(self, vocab: int = 11, dtype: torch.dtype = torch.float32, share: float = 0.5) -> None:
         super().__init__()
-        torch.manual_seed(0)
+        torch.manual_seed(0), random.seed(0), np.random.seed(0)
         self.table, self.drop = nn.Parameter(torch.randn(vocab, vocab, dtype=dtype)), nn.Dropout(share)
 
     def forward(self, input_ids: Any, attention_mask: Any = None, use_cache: bool = False) -> Any:
-        return SimpleNamespace(logits=self.drop(self.table)[input_ids])
+        noise = random.gauss(1, 0.01) * np.random.normal(1, 0.01) if self.training and self.drop.p else 1.0
+        return SimpleNamespace(logits=self.drop(self.table)[input_ids] * noise)
 
 
 def source(examples: list[Example], limit: int = 12) -> ExampleSource:
@@ -244,8 +245,7 @@ def test_a_resumed_run_remembers_what_fits(examples: list[Example], tmp_path: Pa
     assert max(sizes) <= 9
 
 
-@given(room=st.integers(1, 30))
-@settings(max_examples=30, deadline=None)
+@pytest.mark.parametrize("room", [1, 7, 8, 21, 39])
 def test_a_row_that_does_not_fit_alone_is_an_error_with_the_longest_that_does(room: int) -> None:
     row = Example([n % 11 for n in range(40)], [n > 3 for n in range(40)], "long")
     short = Example([1, 2], [False, True], "short")
