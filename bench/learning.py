@@ -153,13 +153,11 @@ class Results:
 def around(results: Results, case: Case, values: dict[str, Any]) -> dict[str, float]:
     """The validation loss with one thing changed, by what that is."""
     made = case.decided(values)
-    rate, epochs = (
-        made.learning_rate or 0.0,
-        round((made.max_steps or 0) / -(-len(case.data.train.kept) // made.rows_a_step)),
-    )
+    rate, size = made.learning_rate or 0.0, made.rows_a_step
+    epochs = round((made.max_steps or 0) / -(-len(case.data.train.kept) // size))
     changes = {f"rate x{factor:g}": {"learning_rate": float(f"{rate * factor:.2g}")} for factor in FACTORS}
     if values["method"] == "full":
-        changes |= {f"batch {made.rows_a_step * 2**k}": {"batch_size": made.rows_a_step * 2**k} for k in (-1, 1)}
+        changes |= {f"batch {n}": {"batch_size": n} for n in (size // 2, size * 2)}
         changes |= {f"{n} epochs": {"num_epochs": n} for n in (epochs // 2, epochs * 2)}
     return {name: results.of(case, values | change)["val_loss"] for name, change in changes.items()}
 
@@ -176,9 +174,10 @@ def swept(results: Results, case: Case, values: dict[str, Any]) -> Iterator[str]
     yield "    " + ", ".join(f"{name} {loss:.4f}" for name, loss in changed.items())
     best = min(changed, key=lambda name: changed[name])
     spread, gap = max(usual) - min(usual), fmean(usual) - changed[best]
+    held = "nothing is lower" if gap <= 0 else "within the noise" if gap <= spread else "NOT within the noise"
     yield (
-        f"    defaults: mean {fmean(usual):.4f}, spread {spread:.4f} of {len(SEEDS)} seeds; best of the sweep "
-        f"{changed[best]:.4f} ({best}): {'within the noise' if gap <= spread else 'NOT within the noise'}"
+        f"    defaults: mean {fmean(usual):.4f}, spread {spread:.4f} of {len(SEEDS)} seeds; "
+        f"best beside them {changed[best]:.4f} ({best}): {held}"
     )
     found = results.of(case, values, found_rate)
     yield f"    --find-lr takes {found['taken']:g} after {found['steps']} steps each"

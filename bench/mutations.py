@@ -175,9 +175,9 @@ MUTATIONS = (
         "tests/model/test_adapter.py",
     ),
     (
-        "merge: summed in the base's format",
+        "merge: not rounded to the base's format",
         "model/adapter.py",
-        "            weight.data = weight.data.float()\n",
+        "            weight.data = weight.data.to(dtype)\n",
         "",
         "tests/model/test_adapter.py",
     ),
