@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -57,9 +58,10 @@ def test_half_precision_logits_are_summed_in_float32() -> None:
             self.weight = nn.Parameter(torch.zeros(1))
 
         def forward(self, input_ids: Any, **_: Any) -> Any:
-            return SimpleNamespace(logits=torch.zeros(*input_ids.shape, 1000, dtype=torch.bfloat16) + self.weight)
+            return SimpleNamespace(logits=torch.zeros(*input_ids.shape, 1000, dtype=torch.bfloat16) + self.weight.bfloat16())
 
-    assert next_token(Half(), collate([Example([1] * 9, [True] * 9, "a")], 0)).dtype == torch.float32
+    nll = next_token(Half(), collate([Example([1] * 9, [True] * 9, "a")], 0))
+    torch.testing.assert_close(nll, torch.tensor(8 * math.log(1000)))
 
 
 def test_the_attention_mask_is_given_only_where_something_is_padded(examples: list[Example]) -> None:
