@@ -28,7 +28,7 @@ from tunesmith.model.optim import Optimizers
 
 GB = 1e9
 FIRST_USE = 75e6  # bytes of a CPU process: code and tables that kernels touch when first used; bench/memory.py
-COMPILER = 400e6  # bytes: what torch.compile leaves in the process
+COMPILER = 100e6  # bytes: what torch.compile leaves in the process
 FRAGMENTS = 0.1  # of what is alive: freed blocks that the allocator cannot give out again or return
 
 

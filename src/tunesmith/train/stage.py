@@ -72,7 +72,6 @@ def run(config: TrainConfig, inputs: TrainInputs, out: Path, *, resume: bool = F
         receipt = _receipt(config, inputs, base, renderer, data) | {"context": context, "longest_row": limit.longest}
         check_same(work, receipt)
         receipt |= found
-        _write_start(work, config, receipt, data)
         _say_rows(data, limit, config.over_length)
         say("\n".join(f"  {line}" for line in explain(asked, config, *size)))
         before_loading = room(base)
@@ -83,7 +82,7 @@ def run(config: TrainConfig, inputs: TrainInputs, out: Path, *, resume: bool = F
         if plan:
             receipt |= {"memory": plan.facts(asked), "config": plan.config.model_dump(mode="json")}
             config, computing = plan.config, plan.computing
-            _write_start(work, config, receipt, data)
+        _write_start(work, config, receipt, data)
         before = export.probe(model, renderer, data.probes)
         if config.find_lr:
             sweep = find_lr(config, model, data, computing, None if computing.packed else tokenizer.pad_id)
