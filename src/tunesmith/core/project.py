@@ -12,8 +12,14 @@ from tunesmith.core.config import C, Config, make, read_toml
 from tunesmith.core.errors import UsageError, did_you_mean
 
 TOML = "tunesmith.toml"
-PLACES = {"raw": "data/raw", "set": "data/sets", "run": "runs", "eval": "evals"}  # kind of artifact -> folder
-MAKERS = {"raw": "collect FILE", "set": "prepare", "run": "train", "eval": "evaluate"}
+PLACES = {  # kind of artifact -> folder; kinds that share one are told apart by their manifests
+    "raw": "data/raw",
+    "set": "data/sets",
+    "run": "runs",
+    "eval": "evals",
+    "compare": "evals",
+}
+MAKERS = {"raw": "collect FILE", "set": "prepare", "run": "train", "eval": "evaluate", "compare": "compare"}
 
 
 class TaskConfig(Config):
@@ -60,7 +66,7 @@ class Project:
 
     def names(self, kind: str) -> list[str]:
         """Names of the finished artifacts of one kind, oldest first."""
-        return [path.name for path in artifacts(self.place(kind))]
+        return [path.name for path in artifacts(self.place(kind), kind)]
 
     def open(self, kind: str, name: str | None = None) -> Artifact:
         """Open an artifact by name or path, or the newest of its kind. Raises UsageError when there is none."""
