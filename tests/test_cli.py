@@ -24,7 +24,7 @@ PREPARE = {"set_id", "path", "rows_in", "kept", "rejected", "unwrapped", "duplic
 PREPARE |= {"train", "valid", "test", "scores", "findings", "difficulty", "judge"}
 TRAIN = {"run", "path", "method", "base", "steps", "epochs", "train_loss", "val_loss", "trained_tokens"}
 TRAIN |= {"tokens_per_second", "trainable_parameters", "total_parameters", "seconds", "peak_memory_gb"}
-EVALUATE = {"path", "report", "n", "metrics", "errors"}
+EVALUATE = {"path", "report", "n", "metrics", "corpus", "errors", "not_run"}
 
 Tunesmith = Callable[..., Any]  # the command, as the fixture runs it
 pytestmark = pytest.mark.usefixtures("cache")

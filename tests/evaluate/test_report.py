@@ -4,8 +4,9 @@ import pytest
 
 from tunesmith.core.records import Meta, pair
 from tunesmith.engine.base import Generation
+from tunesmith.evaluate.catalogue import meaning, metric_names
 from tunesmith.evaluate.report import build, gain, table
-from tunesmith.evaluate.score import Item, Scorer, meaning, metric_names
+from tunesmith.evaluate.score import Item, Scorer
 from tunesmith.metrics.style import Vocabulary, detectors
 
 VOCABULARY = Vocabulary.of(["alpha beta gamma delta"])

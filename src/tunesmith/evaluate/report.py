@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from tunesmith.evaluate.score import Item, headline, meaning
+from tunesmith.evaluate.catalogue import headline, meaning
+from tunesmith.evaluate.score import Item
 from tunesmith.metrics.stats import mean_interval, paired, verdict
 from tunesmith.metrics.style import DETECTORS, Detector
 
@@ -19,6 +20,8 @@ def build(items: Sequence[Item], detectors: Sequence[Detector], facts: dict[str,
     parts = {origin: [i for i in items if i.row.meta.origin == origin] for origin in origins if len(origins) > 1}
     splits = {name: {"n": len(part), "metrics": _headlines(part, seed)} for name, part in parts.items()}
     return {
+        "not_run": {},
+        "corpus": {},
         **facts,
         "n": len(items),
         "clusters": len({item.group for item in items}),
@@ -46,8 +49,15 @@ def table(report: dict[str, Any]) -> str:
     scores = {name: cell for name, cell in report["metrics"].items() if headline(name)}
     lines = [[name, *_cells(c), *(number(c["arms"][a]["base"]) for a in arms)] for name, c in scores.items()]
     for arm in arms:
-        against = {name: c["arms"][arm] for name, c in scores.items()}
+        against = {name: c["arms"][arm] for name, c in scores.items() if c["arms"][arm]["n"] or not c["n"]}
         lines += [[], [f"against {arm}", arm, *head[2:6]], *([name, *_cells(c)] for name, c in against.items())]
+    if report["corpus"]:
+        lines += [[], ["over all rows", *head[1:]]]
+        for name, c in report["corpus"].items():
+            lines.append([name, *_cells(c), *(number(c["arms"].get(arm)) for arm in arms)])
+    for arm, took in report.get("latency_ms", {}).items():
+        lines.append([f"latency {arm}", *(f"{share} {ms:.0f} ms" for share, ms in took.items())])
+    lines += [[name, "NOT RUN", why] for name, why in report["not_run"].items()]
     lines += [[], ["errors", *head[1:6], "fixed", "introduced", "persisting"]]
     for name, c in report["errors"].items():
         lines.append([name, *_cells(c), str(c["fixed"]), str(c["introduced"]), str(c["persisting"])])
