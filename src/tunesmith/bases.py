@@ -10,6 +10,7 @@ from tunesmith.core.errors import ModelError
 from tunesmith.core.project import Project
 
 if TYPE_CHECKING:
+    from tunesmith.engine.embedding import Embedder
     from tunesmith.engine.local import LocalEngine
     from tunesmith.text.render import Renderer
     from tunesmith.text.tokenizer import Tokenizer
@@ -26,6 +27,23 @@ def load_engine(folder: Path, renderer: Renderer | None = None) -> tuple[LocalEn
     renderer = renderer or Renderer(Tokenizer.load(folder))
     model = load.load_trained(folder, load.stored_dtype(folder))
     return LocalEngine(model, renderer.tokenizer, stop_ids=renderer.stop_ids), renderer
+
+
+def load_embedder(project: Project, name: str | None) -> Embedder | None:
+    """The model for similarity: a directory here or in the project, or the extra's; None where it is not installed.
+
+    Raises ModelError where the directory that is named is none.
+    """
+    from tunesmith.engine.embedding import LocalEmbedder, packaged
+
+    if name is None:
+        folder = packaged()
+        return LocalEmbedder(folder) if folder else None
+    places = (Path(name).expanduser(), project.path / name)
+    found = next((place for place in places if place.is_dir()), None)
+    if found is None:
+        raise ModelError(f"there is no directory {name}", expected="a sentence-transformers directory")
+    return LocalEmbedder(found)
 
 
 def base_path(project: Project, base: str) -> Path | None:

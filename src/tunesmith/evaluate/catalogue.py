@@ -1,4 +1,4 @@
-"""What can be scored, by name: a row of METRICS each, or a name with an argument (regex:, schema:, my.py:function)."""
+"""What can be scored, by name: a row of METRICS each, or a name with an argument (regex:, my.py:function)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ METRICS: Mapping[str, Metric] = {
     "similarity": Metric(True, "nearness in meaning: cosine of two vectors of an embedding model"),
     "similarity_lexical": Metric(True, "nearness in spelling, not in meaning: TF-IDF cosine of runs of characters"),
     "fields": Metric(True, "share of the reference's fields given with the same value", field_accuracy),
-    "json": Metric(True, "answers that are valid JSON and nothing else", lambda prediction, _: is_json(prediction)),
+    "valid_json": Metric(
+        True, "answers that are valid JSON and nothing else", lambda prediction, _: is_json(prediction)
+    ),
     "label": Metric(True, "answers that are the reference's label: accuracy"),
     "label_valid": Metric(True, "answers that are one of the labels and nothing else"),
     "perplexity": Metric(False, "how unsure the model is of each token of the reference, as a number of choices"),
@@ -53,7 +55,7 @@ METRICS: Mapping[str, Metric] = {
 UNASKED = {"guard_recall", "false_refusal"}  # measured where there are guards, and only there
 ARGUMENTS: Mapping[str, Metric] = {
     "regex": Metric(True, "answers in which the pattern is found"),
-    "schema": Metric(True, "answers that are JSON and fit the schema"),
+    "json_schema": Metric(True, "answers that are JSON and fit the schema"),
 }
 _OF_OWN = Metric(True, "your own function")
 _MACRO_F1 = Metric(True, "the mean of the labels' F1: a rare label counts as much as a common one")

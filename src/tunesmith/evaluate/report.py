@@ -22,6 +22,8 @@ def build(items: Sequence[Item], detectors: Sequence[Detector], facts: dict[str,
     return {
         "not_run": {},
         "corpus": {},
+        "confusion": None,
+        "latency_ms": None,
         **facts,
         "n": len(items),
         "clusters": len({item.group for item in items}),
@@ -55,14 +57,23 @@ def table(report: dict[str, Any]) -> str:
         lines += [[], ["over all rows", *head[1:]]]
         for name, c in report["corpus"].items():
             lines.append([name, *_cells(c), *(number(c["arms"].get(arm)) for arm in arms)])
-    for arm, took in report.get("latency_ms", {}).items():
-        lines.append([f"latency {arm}", *(f"{share} {ms:.0f} ms" for share, ms in took.items())])
-    lines += [[name, "NOT RUN", why] for name, why in report["not_run"].items()]
     lines += [[], ["errors", *head[1:6], "fixed", "introduced", "persisting"]]
     for name, c in report["errors"].items():
         lines.append([name, *_cells(c), str(c["fixed"]), str(c["introduced"]), str(c["persisting"])])
     lines += [[d.name, "NOT RUN"] for d in DETECTORS if d.name not in report["errors"]]
-    return _aligned([head, *lines])
+    return "\n".join([_aligned([head, *lines]), *_notes(report)])
+
+
+def _notes(report: dict[str, Any]) -> list[str]:
+    """Latency, the tuned model's confusions, and what was not run."""
+    out = []
+    for arm, took in (report["latency_ms"] or {}).items():
+        out.append(f"latency of {arm}: " + ", ".join(f"{share} {ms:.0f} ms" for share, ms in took.items()))
+    if report["confusion"]:
+        labels = report["confusion"]["labels"]
+        counts = [[label, *map(str, row)] for label, row in zip(labels, report["confusion"]["tuned"], strict=True)]
+        out += ["", _aligned([["labels of tuned", *labels, "(none)"], *counts])]
+    return [*out, *(f"{name}: NOT RUN, {why}" for name, why in report["not_run"].items())]
 
 
 def number(value: float | None, sign: bool = False) -> str:

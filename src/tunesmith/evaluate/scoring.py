@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tunesmith.core.errors import UsageError
 from tunesmith.core.jsonl import read_json
@@ -50,10 +51,14 @@ def schema_file(path: Path, where: str = "") -> Schema:
     """Raises UsageError where there is no file, or it is no schema; DataError where it is no JSON."""
     if not path.is_file():
         raise UsageError(f"there is no file {path}", where=where, expected="a JSON schema")
+    return schema_of(read_json(path), str(path))
+
+
+def schema_of(value: Any, where: str) -> Schema:
     try:
-        return Schema(read_json(path))
+        return Schema(value)
     except ValueError as error:
-        raise UsageError(f"not a JSON schema: {error}", where=str(path)) from error
+        raise UsageError(f"not a JSON schema: {error}", where=where) from error
 
 
 def _named(name: str, folder: Path) -> Own:
