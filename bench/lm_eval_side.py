@@ -2,10 +2,10 @@
 
     python bench/lm_eval_side.py JOB.json OUT.json
 
-It needs an environment with lm-eval and its `hf` extra, and nothing of ours. A job holds `model` (a directory, or "hash":
-a made-up log-likelihood of each text, so that prompts and rules can be compared without a model), `dtype`, `batch_size`
-and `tasks`: rows {task, shots, limit, files: {split: path}, fixed}. With `fixed` the shots are the split "shots" in its
-order, for every question alike; otherwise lm-eval draws them from the split "train" for each question anew.
+It needs an environment with lm-eval and its `hf` extra, and nothing of ours. A job holds `model` (a directory, or
+"hash": a made-up log-likelihood of each text, so that prompts and rules can be compared without a model), `dtype`,
+`batch_size` and `tasks`: rows {task, shots, limit, files: {split: path}, fixed}. With `fixed` the shots are the split
+"shots" in its order, for every question alike; otherwise lm-eval draws them from "train" for each question anew.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import gzip
 import io
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +19,25 @@ EXPECTED = "ARC, HellaSwag, MMLU or TruthfulQA in a form that they are published
 _OPENERS = {".bz2": bz2.decompress, ".gz": gzip.decompress}
 
 
-def find(task: Task, folder: Path, part: str = "test") -> list[Path]:
-    """The task's files below a folder; none where there are none.
+def below(folder: Path) -> dict[str, Path]:
+    """Every file at any depth, by its path in the folder. Raises UsageError where there is no such folder."""
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is not a folder", expected="a folder that the files of benchmarks lie in")
+    return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def find(task: Task, files: Mapping[str, Path], part: str = "test") -> list[Path]:
+    """Those of the files that are the task's by their names; none where there are none.
 
     Raises UsageError where there are several and it cannot be told which one is meant.
     """
     pattern = task.test if part == "test" else task.train
-    paths = sorted(path for path in folder.rglob("*") if path.is_file()) if pattern else []
-    found = [path for path in paths if re.search(pattern, path.relative_to(folder).as_posix(), re.IGNORECASE)]
-    parts = {re.sub(r"-\d{5}-of-\d{5}|\w+(?=_(test|dev)\.csv)", "", str(path)) for path in found}
-    if len(parts) > 1:
-        names = ", ".join(path.relative_to(folder).as_posix() for path in found[:4])
-        raise UsageError(
-            f"{task.name}: several files could be meant: {names}", fix="--data with a folder of one of them"
-        )
-    return found
+    found = {name: path for name, path in files.items() if pattern and re.search(pattern, name, re.IGNORECASE)}
+    meant = {re.sub(r"-\d{5}-of-\d{5}|\w+(?=_(test|dev)\.csv)", "", name) for name in found}
+    if len(meant) > 1:
+        what = f"{task.name}: several files could be meant: {', '.join(list(found)[:4])}"
+        raise UsageError(what, fix="--data with a folder that holds one of them")
+    return list(found.values())
 
 
 def read(task: Task, files: Sequence[Path]) -> list[Question]:
@@ -105,7 +109,9 @@ def _parquet(path: Path) -> list[Record]:
         fix = "pip install 'tunesmith[parquet]'"
         raise UsageError(f"{path} is Parquet, which needs duckdb", fix=fix) from error
     try:
-        table = duckdb.sql("SELECT * FROM read_parquet($path)", params={"path": str(path)})
-        return [dict(zip(table.columns, row, strict=True)) for row in table.fetchall()]
+        with duckdb.connect(":memory:") as database:
+            found = database.execute("SELECT * FROM read_parquet($path)", {"path": str(path)})
+            names = [column[0] for column in found.description or ()]
+            return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
     except duckdb.Error as error:
         raise DataError(f"cannot be read: {error}", where=str(path), expected=EXPECTED) from error

@@ -85,8 +85,8 @@ class Task:
 
 def arc(record: Record) -> Question:
     """AI2's own lines (a stem, choices with text and label), the hub's columns, or a plain list and a place in it."""
-    asked, options = record["question"], record.get("choices")
-    stem, options = (asked["stem"], asked["choices"]) if isinstance(asked, dict) else (asked, options)
+    asked = record["question"]
+    stem, options = (asked["stem"], asked["choices"]) if isinstance(asked, dict) else (asked, record["choices"])
     if isinstance(options, dict):
         texts, labels = list(options["text"]), list(options["label"])
     elif isinstance(options[0], dict):
@@ -130,9 +130,8 @@ def truthfulqa_mc2(record: Record) -> Question:
 
 
 def _truthfulqa(record: Record, targets: str, right: list[str], wrong: list[str]) -> Question:
-    table = record.get(targets)
-    if table is None:
-        table = dict.fromkeys(right, 1) | {text: 0 for text in wrong if text not in right}
+    own = [(text, 1) for text in right] + [(text, 0) for text in wrong]
+    table: Any = record.get(targets, {"choices": [text for text, _ in own], "labels": [label for _, label in own]})
     pairs = list(zip(table["choices"], table["labels"], strict=True)) if "labels" in table else list(table.items())
     asked = record["question"] if "question" in record else record["Question"]
     return Question(f"Q: {asked}\nA:", tuple(text for text, _ in pairs), tuple(label == 1 for _, label in pairs))
@@ -226,8 +225,8 @@ TASKS: Mapping[str, Task] = {
             ("acc",),
             5,
             mmlu,
-            r"(^|/)test/\w+_test\.csv$|(mmlu.*|^)all/test.*\.parquet$",
-            r"(^|/)dev/\w+_dev\.csv$|(mmlu.*|^)all/dev.*\.parquet$",
+            r"(^|/)test/\w+_test\.csv$|(mmlu.*/|^)all/test.*\.parquet$",
+            r"(^|/)dev/\w+_dev\.csv$|(mmlu.*/|^)all/dev.*\.parquet$",
             "test/SUBJECT_test.csv and dev/SUBJECT_dev.csv",
             "cais/mmlu:all/*",
             first=True,
@@ -240,7 +239,7 @@ TASKS: Mapping[str, Task] = {
             ("mc1",),
             0,
             truthfulqa_mc1,
-            r"truthfulqa\.csv$|mc_task\.json$|multiple_choice/validation.*\.parquet$",
+            r"truthfulqa\w*\.(csv|json|jsonl)$|mc_task\.json$|multiple_choice/validation.*\.parquet$",
             "",
             "TruthfulQA.csv or mc_task.json",
             "truthfulqa/truthful_qa:multiple_choice/*",
@@ -252,7 +251,7 @@ TASKS: Mapping[str, Task] = {
             ("mc2",),
             0,
             truthfulqa_mc2,
-            r"truthfulqa\.csv$|mc_task\.json$|multiple_choice/validation.*\.parquet$",
+            r"truthfulqa\w*\.(csv|json|jsonl)$|mc_task\.json$|multiple_choice/validation.*\.parquet$",
             "",
             "TruthfulQA.csv or mc_task.json",
             "truthfulqa/truthful_qa:multiple_choice/*",
