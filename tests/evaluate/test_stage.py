@@ -237,11 +237,14 @@ def _outcome(inputs: EvaluateInputs, path: Path, **config: Any) -> tuple[Any, ..
         ({"seed": 1}, 3),
     ],
 )
-def test_every_field_changes_the_run(inputs: Any, tmp_path: Path, change: dict[str, Any], part: int) -> None:
-    given = inputs(tuned=lambda n: answer(n)[: 10 + 3 * n])
+def test_every_field_changes_the_run(
+    inputs: Any, make_rows: Any, tmp_path: Path, change: dict[str, Any], part: int
+) -> None:
+    rows = make_rows(30, answer)  # of fewer groups all sign patterns are counted, and no seed is asked
+    given = inputs(base=lambda n: answer(n)[: 5 + n], tuned=lambda n: answer(n)[: 38 - n], test=rows)
     before, after = _outcome(given, tmp_path / "a"), _outcome(given, tmp_path / "b", **change)
     assert before[part] != after[part]
-    others = {"embedder"}  # read by the door: tests/test_bases.py
+    others = {"embedder"}  # read by the door: tests/test_cli_test.py
     assert {"split", "limit", "max_new_tokens", "metrics", "seed"} | others == set(EvaluateConfig.model_fields)
 
 
