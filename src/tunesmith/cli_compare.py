@@ -1,0 +1,37 @@
+"""The verbs that compare: compare."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tunesmith.core.runlog import say
+from tunesmith.speaking import JsonOption, NameOption, ProjectOption, RunOption, SetOption, end, open_project
+
+
+def compare(
+    run_name: RunOption = None,
+    set_name: SetOption = None,
+    model: Annotated[str | None, typer.Option("--model", help="An endpoint's model, as further arms.")] = None,
+    base_url: Annotated[str | None, typer.Option("--base-url", help="The endpoint, ending in /v1.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", help="Answer only so many rows.")] = None,
+    price_per_hour: Annotated[float | None, typer.Option("--price-per-hour", help="What this machine costs.")] = None,
+    name: NameOption = None,
+    project: ProjectOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Prompting, retrieval and tuning on the same held-out rows: quality, time, tokens, cost, and a verdict."""
+    from tunesmith import comparing
+    from tunesmith.compare.report import table
+    from tunesmith.core.jsonl import read_json
+
+    flags = {"model": model, "base_url": base_url, "limit": limit, "price_per_hour": price_per_hour}
+    done = comparing.compare(open_project(project), name, run_name=run_name, set_name=set_name, **flags)
+    facts = comparing.summary(done)
+    say(table(read_json(done.path / "report.json")))
+    say(f"verdict: {facts['verdict']}")
+    for reason in facts["reasons"]:
+        say(f"  {reason}")
+    say(f"report: {facts['report']}")
+    end(as_json, facts, "tunesmith show")
