@@ -105,7 +105,8 @@ def test_people_read_on_stderr_what_was_done_and_the_next_command(walk: dict[str
 
 def test_the_overview_names_every_artifact(walk: dict[str, Any]) -> None:
     facts = walk["show"].json
-    assert facts.keys() == {"project", "raw", "set", "run", "eval", "compare", "unfinished"}
+    evals = {"eval", "compare", "test", "benchmark"}
+    assert facts.keys() == {"project", "raw", "set", "run", *evals, "unfinished"}
     assert (facts["run"], facts["eval"], facts["unfinished"]) == (["run-1"], ["eval-1"], [])
     assert facts["set"] == [walk["prepare"].json["set_id"]]
     assert all(name in walk["show"].err for name in (*facts["raw"], *facts["set"], "run-1", "eval-1"))

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from tunesmith import __version__, cli_data
+from tunesmith import __version__, cli_benchmark, cli_compare, cli_data, cli_test
 from tunesmith.core.errors import Interrupted, ResourceError, TunesmithError, UsageError
 from tunesmith.core.runlog import say
 from tunesmith.speaking import (
@@ -189,6 +189,9 @@ def evaluate(
     name: NameOption = None,
     split: Annotated[Literal["test", "valid"] | None, typer.Option("--split", help="The held-out rows.")] = None,
     limit: Annotated[int | None, typer.Option("--limit", help="Answer only so many rows.")] = None,
+    metrics: Annotated[
+        list[str] | None, typer.Option("--metric", help="Score this, in place of the file's; several times.")
+    ] = None,
     project: ProjectOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -198,10 +201,16 @@ def evaluate(
     from tunesmith.evaluate.report import table
     from tunesmith.evaluate.stage import summary
 
-    done = loop.evaluate(open_project(project), name, run_name=run_name, set_name=set_name, split=split, limit=limit)
+    flags = {"split": split, "limit": limit, "metrics": metrics}
+    done = loop.evaluate(open_project(project), name, run_name=run_name, set_name=set_name, **flags)
     say(table(read_json(done.path / "report.json")))
     say(f"report: {done.path / 'report.html'}")
     end(as_json, summary(done), "tunesmith show")
+
+
+app.command()(cli_test.test)
+app.command()(cli_benchmark.benchmark)
+app.command()(cli_compare.compare)
 
 
 @app.command()

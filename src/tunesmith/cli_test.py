@@ -12,7 +12,7 @@ from tunesmith.core.runlog import say
 from tunesmith.speaking import JsonOption, NameOption, ProjectOption, RunOption, end, open_project
 
 
-def run(
+def test(
     suite: Annotated[
         Path | None, typer.Argument(metavar="[SUITE]", help="A .toml or .jsonl file; the project's tests.toml.")
     ] = None,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.bases import base_path as base_path
+from tunesmith.bases import load_embedder
 from tunesmith.bases import load_engine as load_engine
 from tunesmith.bases import template as template
 from tunesmith.core.artifact import MANIFEST, Artifact, fsync_path, open_artifact
@@ -38,12 +39,16 @@ def stage_configs() -> dict[str, type[Config]]:
     """The sections of tunesmith.toml, in the order of the loop."""
     from tunesmith.collect.generate import GenerateConfig
     from tunesmith.collect.stage import CollectConfig
+    from tunesmith.compare.stage import CompareConfig
+    from tunesmith.evaluate.benchmarks import BenchmarkConfig
     from tunesmith.evaluate.stage import EvaluateConfig
     from tunesmith.prepare.stage import PrepareConfig
     from tunesmith.train.config import PretrainConfig, TrainConfig
 
     data: dict[str, type[Config]] = {"collect": CollectConfig, "generate": GenerateConfig, "prepare": PrepareConfig}
-    return {**data, "train": TrainConfig, "evaluate": EvaluateConfig, "pretrain": PretrainConfig}
+    model: dict[str, type[Config]] = {"train": TrainConfig, "evaluate": EvaluateConfig, "compare": CompareConfig}
+    model |= {"benchmark": BenchmarkConfig}
+    return {**data, **model, "pretrain": PretrainConfig}
 
 
 def new(folder: Path, base: str = "default", settings: dict[str, dict[str, Any]] | None = None) -> Project:
@@ -145,7 +150,7 @@ def pretrain(project: Project, name: str | None = None, set_name: str | None = N
         raise DataError(f"the set {set_.name} holds conversations, and pretraining needs raw text", fix=fix)
     config = stage_config(project, "pretrain", PretrainConfig, **overrides)
     facts = {"base": "", "set": set_.name, "data_hash": set_.hash}
-    return stage.run(config, texts, _place(project, "run", name), facts)
+    return stage.run(config, texts, new_place(project, "run", name), facts)
 
 
 def train(
@@ -163,7 +168,7 @@ def train(
     """
     from tunesmith.train.config import TrainConfig
 
-    out = _unfinished(project, name) if resume else _place(project, "run", name)
+    out = _unfinished(project, name) if resume else new_place(project, "run", name)
     started = _started(out) if resume else {}
     file = started.get("config") or project.config("train", TrainConfig).model_dump(exclude_unset=True)
     for one, other in (("max_steps", "num_epochs"), ("num_epochs", "max_steps")):
@@ -204,11 +209,13 @@ def evaluate(
     run = project.open("run", run_name)
     set_ = project.open("set", set_name or run.facts.get("set"))
     config = stage_config(project, "evaluate", stage.EvaluateConfig, **overrides)
-    out = _place(project, "eval", name)
+    out = new_place(project, "eval", name)
     base, tuned, renderer = engines(run)
     rows, held_out = (list(read_rows(set_.path / f"{part}.jsonl")) for part in ("train", config.split))
     arms = {"majority": majority(rows, held_out), "bm25": bm25_copy(rows, held_out)} if rows and held_out else {}
-    inputs = stage.EvaluateInputs(set_, base, tuned, renderer, run, {**arms, **(more_arms or {})})
+    arms |= more_arms or {}
+    embedder = load_embedder(project, config.embedder) if "similarity" in config.metrics else None
+    inputs = stage.EvaluateInputs(set_, base, tuned, renderer, run, arms, project.path, embedder)
     return stage.run(config, inputs, out)
 
 
@@ -240,7 +247,7 @@ def _under(file: dict[str, Any], kind: type[C], overrides: dict[str, Any], where
         raise
 
 
-def _place(project: Project, kind: str, name: str | None) -> Path:
+def new_place(project: Project, kind: str, name: str | None) -> Path:
     """Where a new artifact goes. Raises UsageError on a name that is taken, or is no plain folder name.
 
     The stages refuse a taken name too, but a base may have to be made before one is asked.

@@ -20,7 +20,9 @@ NameOption = Annotated[str | None, typer.Option("--name", help="Its name; the ne
 SetOption = Annotated[str | None, typer.Option("--set", help="The set's id; the newest, where not given.")]
 RunOption = Annotated[str | None, typer.Option("--run", help="The run's name; the newest, where not given.")]
 MapOption = Annotated[list[str] | None, typer.Option("--map", help="ROLE=COLUMN, such as prompt=question.")]
-VERBS = "collect|generate|review|prepare|pretrain(?! --embedded)|train|evaluate|show"  # those that take --project
+VERBS = (  # those that take --project
+    "collect|generate|review|prepare|pretrain(?! --embedded)|train|evaluate|test|benchmark|compare|show"
+)
 
 
 def open_project(folder: Path | None) -> Any:

@@ -22,6 +22,8 @@ _FACTS = {
     "run": ("method", "base", "set", "steps", "train_loss", "val_loss", "seconds"),
     "eval": ("split", "n"),
     "compare": ("n", "verdict"),
+    "benchmark": ("n", "average", "forgotten"),
+    "test": ("suite", "passed", "assertions", "failed"),
 }
 
 

@@ -18,8 +18,15 @@ PLACES = {  # kind of artifact -> folder; kinds that share one are told apart by
     "run": "runs",
     "eval": "evals",
     "compare": "evals",
+    "test": "evals",
+    "benchmark": "evals",
 }
-MAKERS = {"raw": "collect FILE", "set": "prepare", "run": "train", "eval": "evaluate", "compare": "compare"}
+MAKERS = {  # others: the kind's own name
+    "raw": "collect FILE",
+    "set": "prepare",
+    "run": "train",
+    "eval": "evaluate",
+}
 
 
 class TaskConfig(Config):
@@ -76,7 +83,7 @@ class Project:
                     return open_artifact(path, kind)
         names = self.names(kind)
         if not names:
-            raise UsageError(f"the project has no {kind} yet", fix=f"tunesmith {MAKERS[kind]}")
+            raise UsageError(f"the project has no {kind} yet", fix=f"tunesmith {MAKERS.get(kind, kind)}")
         if name is not None:
             raise UsageError(f"no {kind} '{name}'", fix=did_you_mean(name, names))
         return open_artifact(self.place(kind) / names[-1], kind)

@@ -55,10 +55,8 @@ def _of_models(
 
 
 def _cell(name: str, found: corpus.Compared) -> dict[str, Any]:
-    ends = {"base": found.base, "tuned": found.tuned}
-    own = {
-        f"{arm}_{end}": value for arm, pair in ends.items() for end, value in zip(("low", "high"), pair, strict=True)
-    }
+    arms = (("base", found.base), ("tuned", found.tuned))
+    own = {f"{arm}_{end}": value for arm, mean in arms for end, value in (("low", mean.low), ("high", mean.high))}
     higher = meaning(name).higher_is_better
     return asdict(found.difference) | own | {"verdict": verdict(found.difference, bool(higher))}
 
