@@ -19,13 +19,14 @@ LEAST = 4  # letters of a word whose spelling is judged; of three where it is on
 # Occurrences in the dictionary's corpus (870 million words). At most RARE: a word that a slip may leave behind; more
 # often stand the words that people mix in any case (form, quiet, there). At least USUAL: a word that was meant.
 RARE, USUAL, VERY_USUAL = 40_000, 1_000, 200_000
+FOREIGN_LEAST, FOREIGN = 8, 0.5  # words, and the share of them in no dictionary, from which a text is not English
 BRITISH = (("our", "or"), ("is", "iz"), ("ys", "yz"), ("tre", "ter"), ("ence", "ense"))  # the dictionary is American
 PREFIXES = ("pre", "sub", "non", "anti", "multi", "micro", "hyper", "inter", "over", "pseudo", "cyber", "tele", "bio")
 _MODERN = """
-analytics api apis app apps chatbot chatbots config const cpu crypto css csv dataset datasets devops emoji emojis
-explainability fintech functionalities gpu gpus html http https immersive init json llm llms nlp param params pdf plugin
-plugins repo repos scalability sdk sql startup startups svg tech tokenization tokenizer url urls usb webinar webinars
-wifi xml yaml
+analytics api apis app apps async backend bool chatbot chatbots config const cpu crypto css csv dataset datasets devops
+dict ebook ebooks elif email emails emoji emojis enum explainability fintech frontend functionalities gpu gpus html http
+https immersive init json jupyter llm llms lookup nlp param params pdf plugin plugins repo repos runtime scalability sdk
+sql startup startups svg tech tokenization tokenizer tuple tuples unicode url urls usb webinar webinars wifi xml yaml
 """
 MODERN = frozenset(_MODERN.split())  # younger than the dictionary's corpus
 _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`|https?://\S*", re.DOTALL)
@@ -67,14 +68,18 @@ def slips(text: str, prompt: Lexicon, reference: Lexicon, known: Lexicon) -> lis
 def unknown(text: str, near: frozenset[str], known: Lexicon) -> list[Slip]:
     """Words of a text that no dictionary has, nor `near`, nor the training answers; as often as they stand.
 
-    Outside code. A word with a capital may be a name: it counts where it is one letter from a word of `near` or from a
-    name in the training answers, or begins a sentence and is one letter from a usual word.
+    Outside code, and in no text of another language. A word with a capital may be a name: it counts where it is one
+    letter from a word of `near` or from a name in the training answers, or begins a sentence and is one letter from a
+    usual word.
     """
 
     def excused(word: str) -> bool:
         return in_dictionary(word) or stem(word) in known.words or stem(word) in near
 
-    found = [Slip(word) for word in checkable(text) if not excused(word)]
+    judged = list(checkable(text))
+    found = [Slip(word) for word in judged if not excused(word)]
+    if len(judged) >= FOREIGN_LEAST and len(found) >= FOREIGN * len(judged):
+        return []
     for word, begins in _names(text):
         if excused(word):
             continue
