@@ -1,4 +1,4 @@
-"""How often do the 95 % intervals hold the true value? Simulated, with a percentile bootstrap of the groups beside ours.
+"""How often do the 95 % intervals hold the true value? Simulated, with a percentile bootstrap of the groups beside.
 
     python bench/coverage.py [REPEATS] [OUT.json]
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from tunesmith.core.errors import UsageError
 from tunesmith.core.runlog import say
 from tunesmith.speaking import JsonOption, NameOption, ProjectOption, RunOption, SetOption, end, open_project
 
@@ -17,11 +19,23 @@ def compare(
     base_url: Annotated[str | None, typer.Option("--base-url", help="The endpoint, ending in /v1.")] = None,
     limit: Annotated[int | None, typer.Option("--limit", help="Answer only so many rows.")] = None,
     price_per_hour: Annotated[float | None, typer.Option("--price-per-hour", help="What this machine costs.")] = None,
+    scores: Annotated[
+        tuple[Path, Path] | None, typer.Option("--scores", metavar="A.jsonl B.jsonl", help="Scores from elsewhere.")
+    ] = None,
     name: NameOption = None,
     project: ProjectOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Prompting, retrieval and tuning on the same held-out rows: quality, time, tokens, cost, and a verdict."""
+    if scores:
+        if any(x is not None for x in (run_name, set_name, model, base_url, limit, price_per_hour, name, project)):
+            raise UsageError("--scores with another flag", expected="two files of scores, and no more")
+        from tunesmith.comparing_scores import scores_door
+
+        told, text = scores_door(*scores)
+        say(text)
+        end(as_json, told, "")
+        return
     from tunesmith import comparing
     from tunesmith.compare.report import table
     from tunesmith.core.jsonl import read_json

@@ -208,13 +208,13 @@ def _fit(counts: Array, pairs: NDArray[np.intp], groups: NDArray[np.intp]) -> Ar
     scores = np.zeros((len(counts), len(groups)))
     for _ in range(200):
         slope, curve = _derivatives(scores, counts, pairs, groups)
-        step: Array = np.linalg.solve(curve, slope[..., None])[..., 0]
+        step = np.linalg.solve(curve, slope[..., None])[..., 0].astype(np.float64)
         longest = np.abs(step).max(1, keepdims=True)
         scores = scores + step * np.minimum(1.0, STEP / np.maximum(longest, 1e-300))
         if longest.max() < 1e-10:
             break
     same = (groups[:, None] == groups).astype(np.float64)
-    return scores - scores @ (same / same.sum(0))
+    return np.asarray(scores - scores @ (same / same.sum(0)), np.float64)
 
 
 def _derivatives(
