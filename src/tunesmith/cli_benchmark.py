@@ -52,3 +52,50 @@ def benchmark(
     for warning in warnings(facts):
         say(f"warning: {warning}")
     end(as_json, facts, "tunesmith evaluate" if model is None else "")
+
+
+def judge(
+    a: Annotated[Path | None, typer.Option("--a", help="Answers of one model: rows {id, prompt, output}.")] = None,
+    b: Annotated[Path | None, typer.Option("--b", help="Answers of the other, to the same ids.")] = None,
+    eval_name: Annotated[
+        str | None, typer.Option("--eval", help="The evaluation whose answers are judged; the newest, where not given.")
+    ] = None,
+    mode: Annotated[
+        Literal["pairwise", "rubric"] | None, typer.Option("--mode", help="Which is better, or a mark for each.")
+    ] = None,
+    model: Annotated[str | None, typer.Option("--model", help="The judge, as the endpoint knows it.")] = None,
+    base_url: Annotated[str | None, typer.Option("--base-url", help="The endpoint, ending in /v1.")] = None,
+    local: Annotated[str | None, typer.Option("--local", help="A model directory or run that judges instead.")] = None,
+    votes: Annotated[Path | None, typer.Option("--votes", help="People's votes, to hold the judge against.")] = None,
+    orders: Annotated[int | None, typer.Option("--orders", help="2: both ways round; 1: one way, drawn.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", help="Judge only so many items.")] = None,
+    max_requests: Annotated[int | None, typer.Option("--max-requests", help="Stop before more than this.")] = None,
+    max_cost: Annotated[float | None, typer.Option("--max-cost", help="Stop before this is passed.")] = None,
+    name: NameOption = None,
+    project: ProjectOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """A model judges two arms' answers in both orders; printed beside it: whether that judge can be relied on."""
+    from tunesmith import judging
+    from tunesmith.evaluate.judge_report import table
+
+    flags: dict[str, Any] = {"mode": mode, "model": model, "base_url": base_url, "local": local, "orders": orders}
+    flags |= {"limit": limit, "max_requests": max_requests, "max_cost": max_cost}
+    sources = judging.Sources(a, b, eval_name, votes)
+    facts = judging.judge(_project_here(project, needed=a is None), sources, name, **flags)
+    say(table(facts))
+    for warning in facts["warnings"]:
+        say(f"warning: {warning}")
+    end(as_json, facts, "tunesmith vote" if not facts["votes"]["n"] else "tunesmith show")
+
+
+def _project_here(folder: Path | None, needed: bool) -> Any:
+    """The project that is named or that we stand in; None where there is none and files are enough."""
+    from tunesmith.core.project import find_project
+
+    if folder is None and not needed:
+        try:
+            find_project()
+        except UsageError:
+            return None
+    return open_project(folder)

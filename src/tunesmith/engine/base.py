@@ -7,7 +7,7 @@ messages, because an endpoint keeps its template to itself.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from tunesmith.core.records import Message
@@ -66,19 +66,24 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """Messages to answer. `schema`: the JSON schema of the answer; `sample`: 1, 2, ... for more of the same."""
+    """Messages to answer. `schema`: the JSON schema of the answer; `sample`: 1, 2, ... for more of the same.
+
+    `choices`: words of which the answer is to begin with one; how likely each is comes with the reply, where it is told.
+    """
 
     messages: tuple[Message, ...]
     sampling: Sampling
     schema: Mapping[str, Any] | None = None
     sample: int = 0
+    choices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Reply:
     """An answer. Only one with finish "stop" is whole: others are "length", "content_filter" or what else was told.
 
-    `reasoning` is what the model thought aloud before it. Tokens are None where they were not counted.
+    `reasoning` is what the model thought aloud before it. Tokens are None where they were not counted. `choices`: the
+    log-probability (nats) of those of the request's choices for which it was told.
     """
 
     text: str
@@ -86,6 +91,7 @@ class Reply:
     reasoning: str = ""
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    choices: Mapping[str, float] = field(default_factory=dict)
 
 
 class ChatEngine(Protocol):

@@ -24,7 +24,7 @@ from tunesmith.core.runlog import Progress
 from tunesmith.engine.base import Engine
 from tunesmith.evaluate import questions as reading
 from tunesmith.evaluate.tasks import GROUPS, LEADERBOARD, METRICS, TASKS, Question, Task
-from tunesmith.metrics.stats import mean_interval, paired, verdict
+from tunesmith.metrics.stats import Paired, holm, mean_interval, paired, verdict
 from tunesmith.text.tokenizer import Tokenizer
 
 TOGETHER = 256  # questions that are encoded and scored at a time: a shared prefix is computed once for so many
@@ -207,13 +207,18 @@ def measure(
     """(what `--json` prints, a row an item) of all tasks. The last arm is the model that is measured; where there are
     two, the first is what it was tuned from, and the same questions are compared one by one."""
     total = sum(len(one.questions) for one in sheets) * len(arms)
-    tasks, items = [], []
+    tasks, items, results = [], [], {}
     with Progress("questions", total) as progress:
         for one in sheets:
             answers = {name: ask(one, arm, progress) for name, arm in arms.items()}
             rows = list(_items(one, answers))
             tasks.append(_task(one, rows, answers, seed))
+            values = [[row["metrics"][one.task.metric][name] for row in rows] for name in arms]
+            if len(arms) == 2:
+                results[one.task.name] = paired(values[0], values[1], [""] * len(rows), seed)
             items += rows
+    if results:
+        _compare(tasks, results)
     return _report(tasks), items
 
 
@@ -229,7 +234,6 @@ def _task(one: Sheet, items: Sequence[dict[str, Any]], answers: Mapping[str, Ans
     names = list(answers)
     main = one.task.metric
     values = {m: {name: [item["metrics"][m][name] for item in items] for name in names} for m in one.task.metrics}
-    alone = [""] * len(items)
     facts: dict[str, Any] = {"task": one.task.name, "recipe": one.recipe, "shots": one.shots, "n": len(items)}
     facts |= {"metric": main, **_interval(values[main][names[-1]], seed)}
     facts["metrics"] = {m: _interval(by_arm[names[-1]], seed) for m, by_arm in values.items()}
@@ -239,11 +243,16 @@ def _task(one: Sheet, items: Sequence[dict[str, Any]], answers: Mapping[str, Ans
     facts["files"] = {path.name: file_hash(path) for path in one.files}
     if any(item["subject"] for item in items):
         facts |= _macro(items, values[main][names[-1]])
-    if len(names) == 2:
-        result = paired(values[main][names[0]], values[main][names[1]], alone, seed)
-        keys = {"base": result.base, "difference": result.difference, "difference_low": result.low}
-        facts |= {**keys, "difference_high": result.high, "p": result.p, "verdict": verdict(result)}
     return facts
+
+
+def _compare(tasks: Sequence[dict[str, Any]], results: Mapping[str, Paired]) -> None:
+    """Enter base, difference and verdict of each task; p values are adjusted for the number of tasks (Holm)."""
+    adjusted = holm({name: result.p for name, result in results.items()})
+    for task in tasks:
+        result, p = results[task["task"]], adjusted[task["task"]]
+        task |= {"base": result.base, "difference": result.difference, "difference_low": result.low}
+        task |= {"difference_high": result.high, "p": p, "test": result.test, "verdict": verdict(result, p=p)}
 
 
 def _interval(values: Sequence[float], seed: int) -> dict[str, Any]:
