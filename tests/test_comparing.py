@@ -121,7 +121,7 @@ def test_an_address_elsewhere_is_named_as_a_way_out_of_the_machine(project: Path
     assert not leaves_machine("http://[::1]:8000/v1")
 
 
-def test_documents_are_retrieved_from_in_place_of_training_rows(alone: Any, tunesmith: Tunesmith, project: Path) -> None:
+def test_documents_take_the_place_of_training_rows(alone: Any, tunesmith: Tunesmith, project: Path) -> None:
     (project / "facts.md").write_text("The lantern is in the river.\n\nThe violin is in the kitchen.")
     text = (project / "tunesmith.toml").read_text()
     (project / "tunesmith.toml").write_text(text.replace("[compare]", '[compare]\ndocuments = ["facts.md"]'))
@@ -145,3 +145,66 @@ def test_before_the_first_run_the_bases_arms_are_compared(tunesmith: Tunesmith, 
     assert [arm["name"] for arm in found.json["arms"]] == ARMS[:3]
     assert "an hour of this machine at 7.2)" in found.err
     assert read_json(other / "evals/compare-1/report.json")["parents"].keys() == {"set"}
+
+
+# scout
+
+
+def candidates(folder: Path) -> Path:
+    folder.mkdir()
+    rows = {
+        "parity": [{"prompt": f"Is {n} even or odd? Look at the last digit.", "completion": "even"} for n in range(8)],
+        "stories": [{"prompt": f"Story {n}"} for n in range(4)],
+    }
+    for task, examples in rows.items():
+        (folder / f"{task}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in examples))
+    return folder
+
+
+def test_scout_needs_no_project_and_names_the_task_to_try(
+    tunesmith: Tunesmith, tmp_path: Path, serving: Callable[..., Any]
+) -> None:
+    def brain(payload: dict[str, Any]) -> str:
+        asked = payload["messages"][-1]["content"]
+        return "good" if "Grade the answer" in asked else "even" if "Is 1 " < asked < "Is 6 " else "It is a long story."
+
+    folder = candidates(tmp_path / "tasks")
+    with serving(brain) as endpoint:
+        said = tunesmith("scout", folder, "--base-url", endpoint.url, "--model", "big", "--json", cwd=tmp_path)
+        assert said.code == 0
+        assert endpoint.requests == 3 * 12
+        again = tunesmith("scout", folder, "--base-url", endpoint.url, "--model", "big", "--json", cwd=tmp_path)
+        assert (again.json, endpoint.requests) == (said.json, 3 * 12)
+    parity, stories = said.json["tasks"]
+    assert (parity["task"], parity["n"], parity["score"], parity["band"]) == ("parity", 8, 0.625, "about OK")
+    assert (parity["scored_by"], stories["scored_by"]) == ("exact_match", "two judgements")
+    assert (stories["score"], stories["band"], stories["certain"]) == (1.0, "solved by a prompt", False)
+    assert (said.json["pick"], said.json["model"]) == ("parity", "big")
+    assert "perhaps solved by a prompt" in said.err
+    assert "first to try: parity" in said.err
+    assert said.err.splitlines()[-1] == "next: tunesmith new DIR --data FILE"
+
+
+def test_a_local_model_can_scout_too(tunesmith: Tunesmith, tmp_path: Path, llama_dir: Path) -> None:
+    file = candidates(tmp_path / "tasks") / "parity.jsonl"
+    said = tunesmith("scout", file, "--local", llama_dir, "--json", cwd=tmp_path)
+    (task,) = said.json["tasks"]
+    assert (said.code, task["n"], task["scored"], said.json["pick"]) == (0, 8, 8, None)
+    both = ("--local", llama_dir, "--base-url", "http://127.0.0.1:1/v1")
+    assert tunesmith("scout", file, *both, cwd=tmp_path).code == 2
+
+
+def test_a_project_says_where_its_scout_asks_and_its_band(
+    tunesmith: Tunesmith, tmp_path: Path, serving: Callable[..., Any]
+) -> None:
+    folder = candidates(tmp_path / "tasks")
+    assert tunesmith("new", "p", cwd=tmp_path).code == 0
+    with serving(lambda payload: "even") as endpoint:
+        text = (tmp_path / "p/tunesmith.toml").read_text()
+        start, _, rest = text.partition("[scout]\n")
+        end = rest.partition("\n[")[2]
+        settings = f'[scout]\nbase_url = "{endpoint.url}"\nmodel = "big"\nband = [0.2, 1.1]\n'
+        (tmp_path / "p/tunesmith.toml").write_text(f"{start}{settings}\n[{end}")
+        said = tunesmith("scout", folder / "parity.jsonl", "--json", cwd=tmp_path / "p")
+    assert said.json["tasks"][0]["band"] == "about OK"
+    assert (tmp_path / "p/data/answers.db").is_file()

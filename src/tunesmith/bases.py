@@ -10,6 +10,8 @@ from tunesmith.core.errors import ModelError
 from tunesmith.core.project import Project
 
 if TYPE_CHECKING:
+    from tunesmith.engine.answers import Answers
+    from tunesmith.engine.chat import LocalChat
     from tunesmith.engine.embedding import Embedder
     from tunesmith.engine.local import LocalEngine
     from tunesmith.text.render import Renderer
@@ -66,6 +68,20 @@ def found_base(project: Project, base: str) -> Path:
     from tunesmith.model.load import resolve
 
     return base_path(project, base) or resolve(base)
+
+
+def local_chat(project: Project | None, name: str, answers: Answers) -> LocalChat:
+    """A model that is asked in messages: a base as `found_base` knows it, or without a project a directory or hub id.
+
+    Its name in provenance holds the hash of its weights: answers of another model are never taken for its own.
+    """
+    from tunesmith.engine.chat import LocalChat
+    from tunesmith.model.load import base_hash, resolve
+
+    here = Path(name).expanduser()
+    folder = found_base(project, name) if project else here if here.is_dir() else resolve(name)
+    engine, renderer = load_engine(folder)
+    return LocalChat(engine, renderer, f"{folder.name}-{base_hash(folder)[:12]}", answers)
 
 
 def tokenizer_at_hand(project: Project) -> Tokenizer | None:

@@ -1,4 +1,4 @@
-"""The verbs that compare: compare."""
+"""The verbs that compare: compare, scout."""
 
 from __future__ import annotations
 
@@ -49,3 +49,23 @@ def compare(
         say(f"  {reason}")
     say(f"report: {facts['report']}")
     end(as_json, facts, "tunesmith show")
+
+
+def scout(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Rows with a task, or folders of a file a task.")
+    ],
+    model: Annotated[str | None, typer.Option("--model", help="The endpoint's name of the model.")] = None,
+    base_url: Annotated[str | None, typer.Option("--base-url", help="The endpoint, ending in /v1.")] = None,
+    local: Annotated[str | None, typer.Option("--local", help="A model directory, in place of an endpoint.")] = None,
+    project: ProjectOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """At which of the candidate tasks does a large model do about OK? Those are worth tuning for."""
+    from tunesmith import scouting
+
+    facts = scouting.scout(files, scouting.project_at(project), local, model=model, base_url=base_url)
+    say(scouting.table(facts))
+    pick = facts["pick"]
+    say(f"first to try: {pick}" if pick else "none looks about OK: other tasks, or clearer examples")
+    end(as_json, facts, "tunesmith new DIR --data FILE" if pick else "")

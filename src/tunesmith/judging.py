@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunesmith.bases import base_path, load_engine
+from tunesmith.bases import local_chat
 from tunesmith.core.config import make
 from tunesmith.core.errors import UsageError
 from tunesmith.core.project import Project
@@ -84,20 +84,10 @@ def _judge(project: Project | None, config: JudgeConfig, cases: list[Case]) -> I
     store = Answers(project.place("raw").parent / STORE if project else None)
     try:
         if config.local is not None:
-            yield _local(project, config.local, store)
+            yield local_chat(project, config.local, store)
         else:
             told = hashlib.sha256("\0".join(text for case in cases for text in (case.id, case.a, case.b)).encode())
             given = EndpointConfig(**{name: getattr(config, name) for name in EndpointConfig.model_fields})
             yield RemoteChat(given, store, f"judge {told.hexdigest()[:12]}")
     finally:
         store.close()
-
-
-def _local(project: Project | None, name: str, store: Any) -> ChatEngine:
-    from tunesmith.engine.chat import LocalChat
-    from tunesmith.model.load import base_hash, resolve
-
-    found = base_path(project, name) if project else Path(name).expanduser()
-    folder = found if found and found.is_dir() else resolve(name)
-    engine, renderer = load_engine(folder)
-    return LocalChat(engine, renderer, f"{folder.name}-{base_hash(folder)[:12]}", store)

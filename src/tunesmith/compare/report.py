@@ -58,7 +58,8 @@ def how(report: Mapping[str, Any]) -> Iterator[str]:
         batches = arm["requests_per_second"]
         speed = f"; {batches:.1f} requests/s in batches" if batches else ""
         yield f"{arm['name']}: {arm['prompt']}{chosen}; {arm['latency_ms']['n']} requests timed alone{speed}"
-    yield "intervals: bootstrap over groups, 95 %; pairs of arms: sign flips over groups, Holm over all pairs"
+    tests = sorted({pair["test"] for pair in report["pairs"] if pair["test"]})
+    yield f"intervals of 95 % by groups; pairs of arms by {' and '.join(tests) or 'no test'}, Holm over all pairs"
 
 
 def page(report: Mapping[str, Any], trials: Sequence[Trial], rows: Sequence[Row]) -> str:

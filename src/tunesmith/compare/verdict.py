@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
-from tunesmith.metrics.stats import LEVEL, paired, verdict
+from tunesmith.metrics.power import Pilot
+from tunesmith.metrics.stats import holm, paired, verdict
 
 Arms = Sequence[Mapping[str, Any]]  # as they stand in report.json
 
@@ -18,23 +19,21 @@ Arms = Sequence[Mapping[str, Any]]  # as they stand in report.json
 def pairs(
     values: Mapping[str, Sequence[float]], groups: Sequence[str], higher: bool, seed: int = 0
 ) -> list[dict[str, Any]]:
-    """For every pair of arms the difference b - a with its 95 % interval, Holm's p, and the verdict on b."""
-    found = [(a, b, paired(values[a], values[b], groups, seed)) for a, b in combinations(values, 2)]
-    adjusted = holm([result.p for _, _, result in found])
-    return [
-        {
-            "a": a,
-            "b": b,
-            "n": result.n,
-            "difference": result.difference,
-            "low": result.low,
-            "high": result.high,
-            "p": result.p,
-            "p_holm": p,
-            "verdict": verdict(result, higher) if p is not None and p < 1 - LEVEL else "cannot tell",
-        }
-        for (a, b, result), p in zip(found, adjusted, strict=True)
-    ]
+    """For every pair of arms the difference b - a with its 95 % interval, Holm's p, and the verdict on b.
+
+    `rows_needed`: rows like these that would show a difference of the size that was seen, where these do not.
+    """
+    both = list(combinations(values, 2))
+    found = {f"{a}\n{b}": paired(values[a], values[b], groups, seed) for a, b in both}
+    adjusted = holm({key: result.p for key, result in found.items()})
+    out = []
+    for (a, b), (key, result) in zip(both, found.items(), strict=True):
+        said = verdict(result, higher, adjusted[key])
+        pilot = Pilot.of(values[a], values[b], groups)
+        needed = pilot.rows_needed(pilot.difference) if said == "cannot tell" else None
+        facts = {name: getattr(result, name) for name in ("n", "difference", "low", "high", "p", "test")}
+        out.append({"a": a, "b": b, **facts, "p_holm": adjusted[key], "verdict": said, "rows_needed": needed})
+    return out
 
 
 def leading(names: Iterable[str], tested: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -77,7 +76,8 @@ def _quality(pair: Mapping[str, Any], top: str, metric: str, count: int) -> str:
     low, high = sorted(sign * pair[end] for end in ("low", "high")) if pair["low"] is not None else (None, None)
     between = "no interval" if low is None else f"[{low:+.3f}, {high:+.3f}]"
     p = "" if pair["p_holm"] is None else f", p {pair['p_holm']:.4f} by Holm over {count}"
-    return f"{top} against {other}: {said}, {sign * pair['difference']:+.3f} {between} {metric}, n {pair['n']}{p}"
+    more = f"; about {pair['rows_needed']:,} rows could tell" if pair["rows_needed"] else ""
+    return f"{top} against {other}: {said}, {sign * pair['difference']:+.3f} {between} {metric}, n {pair['n']}{p}{more}"
 
 
 def _tradeoffs(leaders: Arms, arms: Arms, price: str) -> Iterator[str]:
@@ -103,14 +103,3 @@ def _losses(arms: Arms) -> Iterator[str]:
             yield f"{arm['name']}: {what}, and lost {arm['dropped']} examples or passages"
         if arm["unanswered"]:
             yield f"{arm['name']}: {arm['unanswered']} of {arm['n']} requests got no answer, and count as empty ones"
-
-
-def holm(ps: Sequence[float | None]) -> list[float | None]:
-    """Holm's adjusted p-values (1979), in the order given; None stays None."""
-    known = sorted((p, place) for place, p in enumerate(ps) if p is not None)
-    out: list[float | None] = [None] * len(ps)
-    highest = 0.0
-    for rank, (p, place) in enumerate(known):
-        highest = max(highest, min(1.0, p * (len(known) - rank)))
-        out[place] = highest
-    return out
