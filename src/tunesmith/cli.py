@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from tunesmith import __version__, cli_benchmark, cli_compare, cli_data, cli_test
+from tunesmith import __version__, cli_benchmark, cli_compare, cli_data, cli_diagnose, cli_test
 from tunesmith.core.errors import Interrupted, ResourceError, TunesmithError, UsageError
 from tunesmith.core.runlog import say
 from tunesmith.speaking import (
@@ -210,7 +210,11 @@ def evaluate(
 
 app.command()(cli_test.test)
 app.command()(cli_benchmark.benchmark)
+app.command()(cli_benchmark.judge)
 app.command()(cli_compare.compare)
+app.command()(cli_compare.scout)
+app.command()(cli_diagnose.diagnose)
+app.command()(cli_diagnose.fix)
 
 
 @app.command()

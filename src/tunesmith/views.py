@@ -23,7 +23,9 @@ _FACTS = {
     "eval": ("split", "n"),
     "compare": ("n", "verdict"),
     "benchmark": ("n", "average", "forgotten"),
+    "judge": ("n", "win_rate", "verdict"),
     "test": ("suite", "passed", "assertions", "failed"),
+    "errors": ("n", "errors", "proposals"),
 }
 
 

@@ -20,12 +20,15 @@ PLACES = {  # kind of artifact -> folder; kinds that share one are told apart by
     "compare": "evals",
     "test": "evals",
     "benchmark": "evals",
+    "judge": "evals",
+    "errors": "errors",
 }
 MAKERS = {  # others: the kind's own name
     "raw": "collect FILE",
     "set": "prepare",
     "run": "train",
     "eval": "evaluate",
+    "errors": "diagnose",
 }
 
 
