@@ -24,7 +24,9 @@ FLOORS = {"core": 0, "text": 1, "metrics": 1, "model": 1, "engine": 2, "studio":
 )
 DOORS = 4  # also each module beside the rooms (cli.py, loop.py): they may import one another, but not in a ring
 HEAVY = {"torch", "transformers", "peft"}
-HEAVY_ROOMS = {"model", "train", "engine/local.py"}
+HEAVY_ROOMS = {"model", "train"} | {  # the local engine, which only those load who have a model
+    f"engine/{name}.py" for name in ("local", "flat", "padded", "slots", "mixed", "weights")
+}
 TORCH_FREE_ROOMS = {"core", "text", "metrics"}  # not inside a function either
 MAX_FILE, MAX_FUNCTION, MAX_PARAMETERS = 400, 60, 8
 LONGER_FUNCTIONS = {"train/loop.py:fit": 100}  # the step loop reads best as one piece
