@@ -38,14 +38,6 @@ def test_a_misspelt_training_answer_is_mended_where_many_rows_have_the_right_wor
     assert proposed([*COMMONS, row(99, "A tuple, a frobnic.")], "misspelling") == []
 
 
-def test_an_answer_ends_before_words_that_hardly_any_row_has() -> None:
-    strange = row(99, f"{COMMON} Beware of phytophthora. Water the fern.")
-    (found,) = proposed([*COMMONS, strange], "misspelling")
-    assert told([found]) == [("edit", 99, COMMON)]
-    assert "beware, of, phytophthora" in found.why
-    assert proposed([*COMMONS, row(99, f"Beware of phytophthora. {COMMON}")], "misspelling") == []
-
-
 @pytest.mark.parametrize("category", ["too_long", "repetitive", "did_not_stop"])
 def test_the_longest_answers_are_cut_to_whole_sentences(category: str) -> None:
     rows = [row(n, f"{COMMON} Then wait {n} days.") for n in range(9)]
@@ -104,7 +96,7 @@ def test_of_an_answer_to_many_questions_two_rows_stay() -> None:
 
 
 def test_a_row_is_in_one_proposal_the_most_frequent_error_first() -> None:
-    rows = [*COMMONS, row(99, f"{LONG} Beware of phytophthora.")]
+    rows = [*COMMONS, row(99, f"{LONG} Shaade.")]
     found = propose(rows, Known.of(rows), {"misspelling": 1, "repetitive": 5, "too_long": 0}, {})
     assert [(p.id, p.action) for p in found] == [("repetitive-1", "drop")]
 

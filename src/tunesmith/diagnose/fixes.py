@@ -25,10 +25,9 @@ from tunesmith.text.off_topic import off_topic_questions
 from tunesmith.text.similar import normalise as plain
 
 Action = Literal["edit", "drop", "add"]
-RARE_ROWS = 5  # training answers with a word, below which a small model does not learn to spell it
 SLIP_ROWS, MANY_ROWS = 3, 20  # below which a word may be a slip, and from which another may be what was meant
 LEAST_WORDS = 5  # of an answer that was cut
-LONG = 0.75  # share of the training answers that a shortened one is no longer than
+LONG = 0.5  # share of the training answers that a shortened one is no longer than
 SHARED = 3  # different questions with one and the same answer
 GUARDS_EACH, MOST_GUARDS = 10, 60  # guard rows added for each one that was missed; at most
 _SENTENCE = re.compile(r"(?<=[.!?])[\"'”’)]*\s+(?=[\"'“‘(]?[A-Z0-9])")
@@ -139,25 +138,8 @@ def mend_spelling(ground: Ground) -> Iterator[Change]:
             yield Change(f"misspelt in training: {told}", row, _with_answer(row, text))
 
 
-def plain_words(ground: Ground) -> Iterator[Change]:
-    """Answers up to the first sentence with a word that hardly any row has: what a model cannot spell it invents."""
-    for row in ground.rows:
-        kept: list[str] = []
-        rare: list[str] = []
-        for sentence in _sentences(row.answer):
-            if rare := [word for word in words(sentence) if ground.in_rows[word] < RARE_ROWS]:
-                break
-            kept.append(sentence)
-        text = " ".join(kept)
-        if rare and len(words(text)) >= LEAST_WORDS:
-            told = ", ".join(dict.fromkeys(rare))
-            yield Change(
-                f"ends before words that fewer than {RARE_ROWS} rows have: {told}", row, _with_answer(row, text)
-            )
-
-
 def shorten(ground: Ground) -> Iterator[Change]:
-    """Whole sentences of the longest quarter of the answers, as many as the others have words."""
+    """Whole sentences of the longer half of the answers, no more words than the shorter half has."""
     most = int(nearest_rank(ground.lengths, LONG))
     for row, length in zip(ground.rows, ground.lengths, strict=True):
         kept: list[str] = []
@@ -167,7 +149,7 @@ def shorten(ground: Ground) -> Iterator[Change]:
             kept.append(sentence)
         text = " ".join(kept)
         if kept and LEAST_WORDS <= len(words(text)) < length:
-            why = f"{length} words cut to {len(words(text))}: three quarters of the answers have {most} or fewer"
+            why = f"{length} words cut to {len(words(text))}: half of the answers have {most} or fewer"
             yield Change(why, row, _with_answer(row, text))
 
 
@@ -259,7 +241,7 @@ def cap_pattern(ground: Ground) -> Iterator[Change]:
 
 
 MAKERS: Mapping[str, Sequence[Callable[[Ground], Iterator[Change]]]] = {
-    "misspelling": (mend_spelling, plain_words),
+    "misspelling": (mend_spelling,),
     "too_long": (shorten,),
     "too_short": (drop_short,),
     "repetitive": (drop_loops, shorten),
