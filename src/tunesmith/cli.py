@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from tunesmith import __version__, cli_benchmark, cli_compare, cli_data, cli_diagnose, cli_test
+from tunesmith import __version__, cli_benchmark, cli_compare, cli_data, cli_diagnose, cli_gate, cli_test, cli_votes
 from tunesmith.core.errors import Interrupted, ResourceError, TunesmithError, UsageError
 from tunesmith.core.runlog import say
 from tunesmith.speaking import (
@@ -211,8 +211,11 @@ def evaluate(
 app.command()(cli_test.test)
 app.command()(cli_benchmark.benchmark)
 app.command()(cli_benchmark.judge)
+app.command()(cli_votes.vote)
+app.command()(cli_votes.rank)
 app.command()(cli_compare.compare)
 app.command()(cli_compare.scout)
+app.command()(cli_gate.gate)
 app.command()(cli_diagnose.diagnose)
 app.command()(cli_diagnose.fix)
 

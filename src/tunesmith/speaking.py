@@ -22,7 +22,7 @@ RunOption = Annotated[str | None, typer.Option("--run", help="The run's name; th
 MapOption = Annotated[list[str] | None, typer.Option("--map", help="ROLE=COLUMN, such as prompt=question.")]
 VERBS = (  # those that take --project
     "collect|generate|review|prepare|pretrain(?! --embedded)|train|evaluate|test|benchmark|judge|compare|scout|diagnose|"
-    "fix|show"
+    "fix|gate|vote|rank|show"
 )
 
 
@@ -32,6 +32,15 @@ def open_project(folder: Path | None) -> Any:
     from tunesmith.core.project import find_project
 
     return loop.open_project(folder or find_project().path)
+
+
+def project_at(folder: Path | None) -> Any:
+    """The project that is named, or the one that we stand in; None where there is none, for verbs that need none."""
+    from tunesmith.core.project import TOML
+
+    here = Path.cwd()
+    inside = any((place / TOML).is_file() for place in (here, *here.parents))
+    return open_project(folder) if folder or inside else None
 
 
 def end(as_json: bool, facts: dict[str, Any], following: str) -> None:
