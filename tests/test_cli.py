@@ -105,7 +105,7 @@ def test_people_read_on_stderr_what_was_done_and_the_next_command(walk: dict[str
 
 def test_the_overview_names_every_artifact(walk: dict[str, Any]) -> None:
     facts = walk["show"].json
-    evals = {"eval", "compare", "test", "benchmark", "judge", "errors"}
+    evals = {"eval", "compare", "test", "benchmark", "judge", "gate", "errors"}
     assert facts.keys() == {"project", "raw", "set", "run", *evals, "unfinished"}
     assert (facts["run"], facts["eval"], facts["unfinished"]) == (["run-1"], ["eval-1"], [])
     assert facts["set"] == [walk["prepare"].json["set_id"]]

@@ -9,7 +9,16 @@ import typer
 
 from tunesmith.core.errors import UsageError
 from tunesmith.core.runlog import say
-from tunesmith.speaking import JsonOption, NameOption, ProjectOption, RunOption, SetOption, end, open_project
+from tunesmith.speaking import (
+    JsonOption,
+    NameOption,
+    ProjectOption,
+    RunOption,
+    SetOption,
+    end,
+    open_project,
+    project_at,
+)
 
 
 def compare(
@@ -64,7 +73,7 @@ def scout(
     """At which of the candidate tasks does a large model do about OK? Those are worth tuning for."""
     from tunesmith import scouting
 
-    facts = scouting.scout(files, scouting.project_at(project), local, model=model, base_url=base_url)
+    facts = scouting.scout(files, project_at(project), local, model=model, base_url=base_url)
     say(scouting.table(facts))
     pick = facts["pick"]
     say(f"first to try: {pick}" if pick else "none looks about OK: other tasks, or clearer examples")

@@ -18,7 +18,8 @@ from tunesmith.loop import engines, new_place, stage_config
 
 if TYPE_CHECKING:
     from tunesmith.compare.answering import Speaker
-    from tunesmith.compare.stage import CompareConfig, CompareInputs
+    from tunesmith.compare.config import CompareConfig
+    from tunesmith.compare.stage import CompareInputs
     from tunesmith.compare.trial import Score
     from tunesmith.engine.base import Engine, Sampling
     from tunesmith.text.render import Renderer
@@ -38,9 +39,10 @@ def compare(
 
     Before the first run: the arms of the project's base, and the endpoint's.
     """
+    from tunesmith.compare import config as settings
     from tunesmith.compare import stage
 
-    config = stage_config(project, "compare", stage.CompareConfig, **overrides)
+    config = stage_config(project, "compare", settings.CompareConfig, **overrides)
     run = project.open("run", run_name) if run_name or project.names("run") else None
     set_ = project.open("set", set_name or (run.facts.get("set") if run else None))
     out = new_place(project, "compare", name)

@@ -39,10 +39,11 @@ def stage_configs() -> dict[str, type[Config]]:
     """The sections of tunesmith.toml, in the order of the loop."""
     from tunesmith.collect.generate import GenerateConfig
     from tunesmith.collect.stage import CollectConfig
+    from tunesmith.compare.config import CompareConfig
     from tunesmith.compare.scout import ScoutConfig
-    from tunesmith.compare.stage import CompareConfig
     from tunesmith.diagnose.stage import DiagnoseConfig
     from tunesmith.evaluate.benchmarks import BenchmarkConfig
+    from tunesmith.evaluate.gate import GateConfig
     from tunesmith.evaluate.judge import JudgeConfig
     from tunesmith.evaluate.stage import EvaluateConfig
     from tunesmith.prepare.stage import PrepareConfig
@@ -51,7 +52,7 @@ def stage_configs() -> dict[str, type[Config]]:
     data: dict[str, type[Config]] = {"collect": CollectConfig, "generate": GenerateConfig, "prepare": PrepareConfig}
     model: dict[str, type[Config]] = {"train": TrainConfig, "evaluate": EvaluateConfig, "compare": CompareConfig}
     model |= {"benchmark": BenchmarkConfig, "judge": JudgeConfig, "diagnose": DiagnoseConfig}
-    return {**data, **model, "scout": ScoutConfig, "pretrain": PretrainConfig}
+    return {**data, **model, "gate": GateConfig, "scout": ScoutConfig, "pretrain": PretrainConfig}
 
 
 def new(folder: Path, base: str = "default", settings: dict[str, dict[str, Any]] | None = None) -> Project:

@@ -10,21 +10,12 @@ from typing import TYPE_CHECKING, Any
 from tunesmith.bases import local_chat
 from tunesmith.core.config import make
 from tunesmith.core.errors import UsageError
-from tunesmith.core.project import TOML, Project, cache_dir, find_project
-from tunesmith.loop import open_project, stage_config
+from tunesmith.core.project import Project, cache_dir
+from tunesmith.loop import stage_config
 
 if TYPE_CHECKING:
     from tunesmith.compare.scout import ScoutConfig
     from tunesmith.engine.base import ChatEngine
-
-
-def project_at(folder: Path | None) -> Project | None:
-    """The project that is named, or the one that we stand in, if any."""
-    if folder is not None:
-        return open_project(folder)
-    here = Path.cwd()
-    inside = any((place / TOML).is_file() for place in (here, *here.parents))
-    return open_project(find_project().path) if inside else None
 
 
 def scout(files: Sequence[Path], project: Project | None, local: str | None = None, **overrides: Any) -> dict[str, Any]:

@@ -21,8 +21,8 @@ SetOption = Annotated[str | None, typer.Option("--set", help="The set's id; the 
 RunOption = Annotated[str | None, typer.Option("--run", help="The run's name; the newest, where not given.")]
 MapOption = Annotated[list[str] | None, typer.Option("--map", help="ROLE=COLUMN, such as prompt=question.")]
 VERBS = (  # those that take --project
-    "collect|generate|review|prepare|pretrain(?! --embedded)|train|evaluate|test|benchmark|judge|compare|scout|diagnose|"
-    "fix|gate|vote|rank|show"
+    "collect|generate|review|prepare|pretrain(?! --embedded)|train|evaluate|test|benchmark|judge|compare|scout|"
+    "diagnose|fix|gate|vote|rank|show"
 )
 
 

@@ -22,6 +22,7 @@ _FACTS = {
     "run": ("method", "base", "set", "steps", "train_loss", "val_loss", "seconds"),
     "eval": ("split", "n"),
     "compare": ("n", "verdict"),
+    "gate": ("decision",),
     "benchmark": ("n", "average", "forgotten"),
     "judge": ("n", "win_rate", "verdict"),
     "test": ("suite", "passed", "assertions", "failed"),

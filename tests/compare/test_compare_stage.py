@@ -10,7 +10,8 @@ import pytest
 
 from tunesmith.compare import report
 from tunesmith.compare.answering import Local
-from tunesmith.compare.stage import CompareConfig, CompareInputs, run
+from tunesmith.compare.config import CompareConfig
+from tunesmith.compare.stage import CompareInputs, run
 from tunesmith.core.artifact import Artifact, open_artifact
 from tunesmith.core.errors import DataError, UsageError
 from tunesmith.core.jsonl import read_json, read_jsonl

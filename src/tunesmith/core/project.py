@@ -21,6 +21,7 @@ PLACES = {  # kind of artifact -> folder; kinds that share one are told apart by
     "test": "evals",
     "benchmark": "evals",
     "judge": "evals",
+    "gate": "evals",
     "errors": "errors",
 }
 MAKERS = {  # others: the kind's own name
