@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from tunesmith.core.errors import ModelError
 from tunesmith.core.project import Project
+from tunesmith.core.runlog import say
 
 if TYPE_CHECKING:
     from tunesmith.engine.answers import Answers
@@ -18,8 +19,19 @@ if TYPE_CHECKING:
     from tunesmith.text.tokenizer import Tokenizer
 
 
-def load_engine(folder: Path, renderer: Renderer | None = None) -> tuple[LocalEngine, Renderer]:
-    """A model directory as an engine, in the format that its weights are stored in."""
+CHECKED_ON = (  # what 8-bit weights are tried on: prose, a question, code
+    "The capital of France is Paris, and the capital of Italy is",
+    "Question: How do I reset my password?\nAnswer: Open the settings and",
+    "def mean(values):\n    return sum(values) / len(values)\n",
+)
+
+
+def load_engine(folder: Path, renderer: Renderer | None = None, *, int8: bool = False) -> tuple[LocalEngine, Renderer]:
+    """A model directory as an engine, in the format that its weights are stored in, or in 8 bits (on a CPU).
+
+    Raises ModelError where 8 bits change the model too much; what they change is said.
+    """
+    from tunesmith.engine import weights
     from tunesmith.engine.local import LocalEngine
     from tunesmith.model import device, load
     from tunesmith.text.render import Renderer
@@ -28,6 +40,11 @@ def load_engine(folder: Path, renderer: Renderer | None = None) -> tuple[LocalEn
     device.set_threads()
     renderer = renderer or Renderer(Tokenizer.load(folder))
     model = load.load_trained(folder, load.stored_dtype(folder))
+    if int8:
+        quality = weights.round_to_int8(model, [renderer.tokenizer.encode(text) for text in CHECKED_ON])
+        say(f"8-bit weights of {folder.name}: {quality}")
+    else:
+        weights.pack(model)
     return LocalEngine(model, renderer.tokenizer, stop_ids=renderer.stop_ids), renderer
 
 

@@ -25,6 +25,7 @@ from tunesmith.core.project import TOML, Project, TaskConfig
 from tunesmith.core.runlog import say
 
 if TYPE_CHECKING:
+    from tunesmith.engine.base import Engine
     from tunesmith.engine.local import LocalEngine
     from tunesmith.text.render import Renderer
 
@@ -214,7 +215,7 @@ def evaluate(
     set_ = project.open("set", set_name or run.facts.get("set"))
     config = stage_config(project, "evaluate", stage.EvaluateConfig, **overrides)
     out = new_place(project, "eval", name)
-    base, tuned, renderer = engines(run)
+    base, tuned, renderer = engines(run, int8=config.int8)
     rows, held_out = (list(read_rows(set_.path / f"{part}.jsonl")) for part in ("train", config.split))
     arms = {"majority": majority(rows, held_out), "bm25": bm25_copy(rows, held_out)} if rows and held_out else {}
     arms |= more_arms or {}
@@ -223,16 +224,16 @@ def evaluate(
     return stage.run(config, inputs, out)
 
 
-def engines(run: Artifact) -> tuple[LocalEngine, LocalEngine, Renderer]:
-    """(base, tuned, renderer) of a run: the same prompts for both."""
+def engines(run: Artifact, *, int8: bool = False) -> tuple[Engine, LocalEngine, Renderer]:
+    """(base, tuned, renderer) of a run: the same prompts for both, and the same weights below an adapter."""
     if "base_path" not in run.facts:
         raise UsageError(f"the run {run.name} has no base to compare with: it was pretrained", fix="tunesmith train")
     base = Path(run.facts["base_path"])
     if not base.is_dir():
         fix = "tunesmith pretrain --embedded" if run.facts["base"] == "default" else "put it back, or train again"
         raise ModelError(f"the base of {run.name} is gone: {base}", fix=fix)
-    tuned, renderer = load_engine(run.path / "model")
-    return load_engine(base, renderer)[0], tuned, renderer
+    tuned, renderer = load_engine(run.path / "model", int8=int8)
+    return tuned.base if tuned.has_base else load_engine(base, renderer, int8=int8)[0], tuned, renderer
 
 
 def stage_config(project: Project, section: str, kind: type[C], **overrides: Any) -> C:

@@ -244,7 +244,7 @@ def test_every_field_changes_the_run(
     given = inputs(base=lambda n: answer(n)[: 5 + n], tuned=lambda n: answer(n)[: 38 - n], test=rows)
     before, after = _outcome(given, tmp_path / "a"), _outcome(given, tmp_path / "b", **change)
     assert before[part] != after[part]
-    others = {"embedder"}  # read by the door: tests/test_cli_test.py
+    others = {"embedder", "int8"}  # read by the door: tests/test_cli_test.py, tests/test_bases.py
     assert {"split", "limit", "max_new_tokens", "metrics", "seed"} | others == set(EvaluateConfig.model_fields)
 
 
