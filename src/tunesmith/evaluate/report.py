@@ -8,7 +8,7 @@ from typing import Any
 
 from tunesmith.evaluate.catalogue import headline, meaning
 from tunesmith.evaluate.score import Item
-from tunesmith.metrics.stats import mean_interval, paired, verdict
+from tunesmith.metrics.stats import LEVEL, holm, mean_interval, paired, verdict
 from tunesmith.metrics.style import DETECTORS, Detector
 
 RANKING = ("fields", "f1", "rougeL", "rouge1", "rouge2", "exact_match")  # what examples are ranked by, where measured
@@ -28,8 +28,8 @@ def build(items: Sequence[Item], detectors: Sequence[Detector], facts: dict[str,
         "n": len(items),
         "clusters": len({item.group for item in items}),
         "arms": list(items[0].arms),
-        "metrics": _scores(items, seed),
-        "errors": {d.name: _error(items, d, seed) for d in detectors},
+        "metrics": _as_family(_scores(items, seed)),
+        "errors": _as_family({d.name: _error(items, d, seed) for d in detectors}),
         "origins": splits,
     }
 
@@ -106,6 +106,16 @@ def _scores(items: Sequence[Item], seed: int) -> dict[str, Any]:
         arms = items[0].arms if headline(name) else ()
         out[name] = cell | {"arms": {arm: _compare(items, name, arm, seed) for arm in arms}}
     return out
+
+
+def _as_family(cells: dict[str, Any]) -> dict[str, Any]:
+    """Verdicts by p adjusted over all that have one: of twenty metrics one is below 0.05 by chance alone."""
+    asked = {name: cell["p"] for name, cell in cells.items() if cell["verdict"] and (headline(name) or "fixed" in cell)}
+    adjusted = holm(asked)
+    for name, p in adjusted.items():
+        sure = p is not None and p < 1 - LEVEL
+        cells[name] |= {"p_holm": p, "verdict": cells[name]["verdict"] if sure else "cannot tell"}
+    return cells
 
 
 def _means(items: Sequence[Item], name: str, seed: int) -> dict[str, float | None]:

@@ -118,15 +118,16 @@ def interval(items: Array, index: NDArray[np.intp], lowest: float) -> Bounds | t
         return _unvaried(float(items[0]), len(found.sizes), lowest)
     steps, counts = np.unique(items, return_counts=True)
     common = float(steps[counts.argmax()])
-    if lowest == 0 and set(steps) <= {0.0, 1.0}:
-        return wilson(found)
-    if set(steps) <= {-1.0, 0.0, 1.0}:
-        return _tango(items, found)
     differ = np.bincount(index, weights=items != common).astype(bool).sum()
-    if differ < FEW and 2 * differ < len(found.sizes):
+    few = bool(differ < FEW and 2 * differ < len(found.sizes))
+    if lowest == 0 and set(steps) <= {0.0, 1.0}:
+        return wilson(found, few)
+    if set(steps) <= {-1.0, 0.0, 1.0}:
+        return _tango(items, found, few)
+    if few:
         largest = max(1.0, float(np.abs(items - common).max()))
         moved = (items - common) / largest
-        low, high = _tango(moved, Clustered.of(moved, index))
+        low, high = _tango(moved, Clustered.of(moved, index), few)
         low, high = common + largest * low, common + largest * high
     else:
         low, high = hall(found)
@@ -143,9 +144,9 @@ def hall(found: Clustered) -> Bounds:
     return float(found.mean - error * high), float(found.mean - error * low)
 
 
-def wilson(found: Clustered) -> Bounds:
+def wilson(found: Clustered, few: bool = False) -> Bounds:
     """The score interval of a share, with items / design effect in place of items."""
-    z, n, p = _width(found), found.items, found.mean
+    z, n, p = _width(found, few), found.items, found.mean
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5
     return max(centre - half, 0.0), min(centre + half, 1.0)
@@ -171,15 +172,21 @@ def _end(up: float, down: float, n: float, z: float) -> float:
     return high
 
 
-def _tango(items: Array, found: Clustered) -> Bounds:
+def _tango(items: Array, found: Clustered, few: bool) -> Bounds:
     """`items` in [-1, 1]; one of size s counts as s of a pair that differs."""
     up, down = float(items.clip(min=0).sum()), float(-items.clip(max=0).sum())
-    return tango(up, down, found.items, _width(found))
+    return tango(up, down, found.items, _width(found, few))
 
 
-def _width(found: Clustered) -> float:
-    """The normal quantile of items that stand alone, as published; else t, times the root of the design effect."""
-    return quantile(np.inf) if found.alone else quantile(found.freedom) * found.design_effect**0.5
+def _width(found: Clustered, few: bool) -> float:
+    """The normal quantile of items that stand alone, as published; else t, times the root of the design effect.
+
+    From `few` clusters that differ no correlation can be estimated: their items are taken to be all alike then.
+    """
+    if found.alone:
+        return quantile(np.inf)
+    effect = max(found.design_effect, float((found.sizes**2).sum()) / found.items if few else 1.0)
+    return quantile(found.freedom) * effect**0.5
 
 
 def quantile(freedom: float, level: float = LEVEL) -> float:
