@@ -2,10 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation
-# Training speed takes half an hour and TRL: it has a target of its own.
-BENCHES := $(filter-out bench/train%.py,$(wildcard bench/*.py))
+# Training speed takes half an hour and TRL: it has a target of its own. Closing the loop takes an hour and a folder.
+BENCHES := $(filter-out bench/train%.py bench/close_the_loop.py bench/benchmarks.py bench/lm_eval%.py,$(wildcard bench/*.py))
 
-.PHONY: demo test check fix bench bench-train
+.PHONY: demo test check fix bench bench-train bench-benchmarks
 
 demo: .venv/.installed
 	$(BIN)/tunesmith demo
@@ -30,6 +30,9 @@ bench: $(if $(BENCHES),.venv/.bench,.venv/.installed)
 bench-train: .venv/.bench .venv-trl/.installed
 	$(BIN)/python bench/train.py
 
+bench-benchmarks: .venv/.bench .venv-lm-eval/.installed
+	$(BIN)/python bench/benchmarks.py --lm-eval-python .venv-lm-eval/bin/python
+
 # The build tools come first and pinned: pip's isolated builds would fetch their own, unpinned.
 .venv/.installed: pyproject.toml constraints.txt
 	@command -v $(PYTHON) > /dev/null || { echo "$(PYTHON) is not installed. Next: make PYTHON=/path/to/python3.11" >&2; exit 1; }
@@ -48,4 +51,10 @@ bench-train: .venv/.bench .venv-trl/.installed
 .venv-trl/.installed: constraints.txt | .venv/.installed
 	@test -x .venv-trl/bin/python || $(BIN)/python -m venv .venv-trl
 	@.venv-trl/bin/python -m pip install -q -c constraints.txt trl==1.16.0 peft psutil
+	@touch $@
+
+# So is lm-eval; tests that hold us against it find it by LM_EVAL_PYTHON=.venv-lm-eval/bin/python.
+.venv-lm-eval/.installed: constraints.txt | .venv/.installed
+	@test -x .venv-lm-eval/bin/python || $(BIN)/python -m venv .venv-lm-eval
+	@.venv-lm-eval/bin/python -m pip install -q -c constraints.txt 'lm-eval[hf]==0.4.13'
 	@touch $@

@@ -15,7 +15,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 Script = Callable[[int, dict[str, Any]], str | None]  # (number of the request from 0, payload) -> a misdeed, or None
-Brain = Callable[[dict[str, Any]], str]  # payload -> the text of the answer
+Brain = Callable[[dict[str, Any]], str | tuple[str, dict[str, float]]]  # payload -> the text of the answer, or also
+# the log-probabilities of some words as its first token
 
 ERRORS: dict[str, tuple[int, dict[str, str], dict[str, Any]]] = {  # misdeed -> status, headers, error body
     "429": (429, {"Retry-After": "2"}, {"message": "slow down", "code": "rate_limit_exceeded"}),
@@ -29,6 +30,7 @@ ERRORS: dict[str, tuple[int, dict[str, str], dict[str, Any]]] = {  # misdeed -> 
     "400": (400, {}, {"message": "temperature must be below 2", "param": "temperature"}),
     "400 schema": (400, {}, {"message": "response_format json_schema is not supported"}),
     "400 seed": (400, {}, {"message": "unknown field: seed"}),
+    "400 logprobs": (400, {}, {"message": "logprobs are not supported by this model"}),
     "400 limit": (400, {}, {"message": "use max_completion_tokens instead of max_tokens"}),
     "400 long": (400, {}, {"message": "maximum context length is 8", "code": "context_length_exceeded"}),
     "401": (401, {}, {"message": "wrong key: sk-SECRETSECRET"}),
@@ -107,7 +109,8 @@ class Handler(BaseHTTPRequestHandler):
             self.endpoint.left()
 
     def answer(self, payload: dict[str, Any], misdeed: str | None) -> None:
-        text = self.endpoint.brain(payload)
+        said = self.endpoint.brain(payload)
+        text, first = said if isinstance(said, tuple) else (said, {})
         prompt = sum(len(m["content"].split()) for m in payload["messages"])
         completion = len(text.split())
         message: dict[str, Any] = {"role": "assistant", "content": text}
@@ -121,6 +124,9 @@ class Handler(BaseHTTPRequestHandler):
         elif misdeed == "think":
             message["content"] = f"<think>let me see {{}}</think>\n{text}"
         body: dict[str, Any] = {"choices": [{"index": 0, "message": message, "finish_reason": finish}]}
+        if first and payload.get("logprobs"):
+            top = [{"token": word, "logprob": logprob} for word, logprob in first.items()]
+            body["choices"][0]["logprobs"] = {"content": [{"token": text.split()[0], "top_logprobs": top}]}
         if misdeed != "no usage":
             body["usage"] = {"prompt_tokens": prompt, "completion_tokens": completion}
         raw, headers = json.dumps(body).encode(), {}

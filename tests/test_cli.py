@@ -24,7 +24,7 @@ PREPARE = {"set_id", "path", "rows_in", "kept", "rejected", "unwrapped", "duplic
 PREPARE |= {"train", "valid", "test", "scores", "findings", "difficulty", "judge"}
 TRAIN = {"run", "path", "method", "base", "steps", "epochs", "train_loss", "val_loss", "trained_tokens"}
 TRAIN |= {"tokens_per_second", "trainable_parameters", "total_parameters", "seconds", "peak_memory_gb"}
-EVALUATE = {"path", "report", "n", "metrics", "errors"}
+EVALUATE = {"path", "report", "n", "metrics", "corpus", "errors", "not_run"}
 
 Tunesmith = Callable[..., Any]  # the command, as the fixture runs it
 pytestmark = pytest.mark.usefixtures("cache")
@@ -105,7 +105,8 @@ def test_people_read_on_stderr_what_was_done_and_the_next_command(walk: dict[str
 
 def test_the_overview_names_every_artifact(walk: dict[str, Any]) -> None:
     facts = walk["show"].json
-    assert facts.keys() == {"project", "raw", "set", "run", "eval", "unfinished"}
+    evals = {"eval", "compare", "test", "benchmark", "judge", "gate", "errors"}
+    assert facts.keys() == {"project", "raw", "set", "run", *evals, "unfinished"}
     assert (facts["run"], facts["eval"], facts["unfinished"]) == (["run-1"], ["eval-1"], [])
     assert facts["set"] == [walk["prepare"].json["set_id"]]
     assert all(name in walk["show"].err for name in (*facts["raw"], *facts["set"], "run-1", "eval-1"))

@@ -51,8 +51,8 @@ def test_the_overview_has_a_line_for_every_artifact_and_every_unfinished_run(pro
     assert raw.split()[0] == "raw"
     assert raw.endswith("rows_in 3, kept 3, rejected none")
     assert set_.endswith("rows_in 3, kept 3, train 3, valid 0, test 0, leaked 0")
-    assert run == "  run  first          method lora, base tiny, set s, steps 9, train_loss 1.235"
-    assert partial == "  run  second         unfinished: tunesmith train --resume --name second"
+    assert run == "  run     first          method lora, base tiny, set s, steps 9, train_loss 1.235"
+    assert partial == "  run     second         unfinished: tunesmith train --resume --name second"
 
 
 REPORT = {
@@ -71,7 +71,7 @@ def test_an_evaluation_is_told_in_a_line_with_what_its_interval_allows_to_say(pr
     add(project, "eval", "eval-3", facts)
     one, two, three = views.overview(project)[1].splitlines()[-3:]
     said = "split test, n 9: f1 0.750 tuned, 0.250 base: better, +0.500 [+0.410, +0.620]"
-    assert one == f"  eval eval-1         {said}"
+    assert one == f"  eval    eval-1         {said}"
     assert two.endswith("split test, n 9, nothing was measured")
     assert three.endswith("split test, n 9, but its report.json cannot be read")
 

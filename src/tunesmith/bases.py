@@ -8,15 +8,30 @@ from typing import TYPE_CHECKING
 
 from tunesmith.core.errors import ModelError
 from tunesmith.core.project import Project
+from tunesmith.core.runlog import say
 
 if TYPE_CHECKING:
+    from tunesmith.engine.answers import Answers
+    from tunesmith.engine.chat import LocalChat
+    from tunesmith.engine.embedding import Embedder
     from tunesmith.engine.local import LocalEngine
     from tunesmith.text.render import Renderer
     from tunesmith.text.tokenizer import Tokenizer
 
 
-def load_engine(folder: Path, renderer: Renderer | None = None) -> tuple[LocalEngine, Renderer]:
-    """A model directory as an engine, in the format that its weights are stored in."""
+CHECKED_ON = (  # what 8-bit weights are tried on: prose, a question, code
+    "The capital of France is Paris, and the capital of Italy is",
+    "Question: How do I reset my password?\nAnswer: Open the settings and",
+    "def mean(values):\n    return sum(values) / len(values)\n",
+)
+
+
+def load_engine(folder: Path, renderer: Renderer | None = None, *, int8: bool = False) -> tuple[LocalEngine, Renderer]:
+    """A model directory as an engine, in the format that its weights are stored in, or in 8 bits (on a CPU).
+
+    Raises ModelError where 8 bits change the model too much; what they change is said.
+    """
+    from tunesmith.engine import weights
     from tunesmith.engine.local import LocalEngine
     from tunesmith.model import device, load
     from tunesmith.text.render import Renderer
@@ -25,7 +40,29 @@ def load_engine(folder: Path, renderer: Renderer | None = None) -> tuple[LocalEn
     device.set_threads()
     renderer = renderer or Renderer(Tokenizer.load(folder))
     model = load.load_trained(folder, load.stored_dtype(folder))
+    if int8:
+        quality = weights.round_to_int8(model, [renderer.tokenizer.encode(text) for text in CHECKED_ON])
+        say(f"8-bit weights of {folder.name}: {quality}")
+    else:
+        weights.pack(model)
     return LocalEngine(model, renderer.tokenizer, stop_ids=renderer.stop_ids), renderer
+
+
+def load_embedder(project: Project, name: str | None) -> Embedder | None:
+    """The model for similarity: a directory here or in the project, or the extra's; None where it is not installed.
+
+    Raises ModelError where the directory that is named is none.
+    """
+    from tunesmith.engine.embedding import LocalEmbedder, packaged
+
+    if name is None:
+        folder = packaged()
+        return LocalEmbedder(folder) if folder else None
+    places = (Path(name).expanduser(), project.path / name)
+    found = next((place for place in places if place.is_dir()), None)
+    if found is None:
+        raise ModelError(f"there is no directory {name}", expected="a sentence-transformers directory")
+    return LocalEmbedder(found)
 
 
 def base_path(project: Project, base: str) -> Path | None:
@@ -48,6 +85,20 @@ def found_base(project: Project, base: str) -> Path:
     from tunesmith.model.load import resolve
 
     return base_path(project, base) or resolve(base)
+
+
+def local_chat(project: Project | None, name: str, answers: Answers) -> LocalChat:
+    """A model that is asked in messages: a base as `found_base` knows it, or without a project a directory or hub id.
+
+    Its name in provenance holds the hash of its weights: answers of another model are never taken for its own.
+    """
+    from tunesmith.engine.chat import LocalChat
+    from tunesmith.model.load import base_hash, resolve
+
+    here = Path(name).expanduser()
+    folder = found_base(project, name) if project else here if here.is_dir() else resolve(name)
+    engine, renderer = load_engine(folder)
+    return LocalChat(engine, renderer, f"{folder.name}-{base_hash(folder)[:12]}", answers)
 
 
 def tokenizer_at_hand(project: Project) -> Tokenizer | None:

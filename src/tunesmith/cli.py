@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from tunesmith import __version__, cli_data
+from tunesmith import __version__, cli_benchmark, cli_compare, cli_data, cli_diagnose, cli_gate, cli_test, cli_votes
 from tunesmith.core.errors import Interrupted, ResourceError, TunesmithError, UsageError
 from tunesmith.core.runlog import say
 from tunesmith.speaking import (
@@ -217,6 +217,9 @@ def evaluate(
     name: NameOption = None,
     split: Annotated[Literal["test", "valid"] | None, typer.Option("--split", help="The held-out rows.")] = None,
     limit: Annotated[int | None, typer.Option("--limit", help="Answer only so many rows.")] = None,
+    metrics: Annotated[
+        list[str] | None, typer.Option("--metric", help="Score this, in place of the file's; several times.")
+    ] = None,
     project: ProjectOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -226,10 +229,23 @@ def evaluate(
     from tunesmith.evaluate.report import table
     from tunesmith.evaluate.stage import summary
 
-    done = loop.evaluate(open_project(project), name, run_name=run_name, set_name=set_name, split=split, limit=limit)
+    flags = {"split": split, "limit": limit, "metrics": metrics}
+    done = loop.evaluate(open_project(project), name, run_name=run_name, set_name=set_name, **flags)
     say(table(read_json(done.path / "report.json")))
     say(f"report: {done.path / 'report.html'}")
     end(as_json, summary(done), "tunesmith show")
+
+
+app.command()(cli_test.test)
+app.command()(cli_benchmark.benchmark)
+app.command()(cli_benchmark.judge)
+app.command()(cli_votes.vote)
+app.command()(cli_votes.rank)
+app.command()(cli_compare.compare)
+app.command()(cli_compare.scout)
+app.command()(cli_gate.gate)
+app.command()(cli_diagnose.diagnose)
+app.command()(cli_diagnose.fix)
 
 
 @app.command()

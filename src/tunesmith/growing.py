@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tunesmith.bases import found_base, load_engine
+from tunesmith.bases import local_chat
 from tunesmith.core.artifact import Artifact, artifacts, open_artifact
 from tunesmith.core.errors import UsageError, did_you_mean
 from tunesmith.core.project import Project
 from tunesmith.loop import current_raw, stage_config
-
-if TYPE_CHECKING:
-    from tunesmith.engine.chat import LocalChat
 
 
 def generate(project: Project, files: Sequence[Path], local: bool = False, **overrides: Any) -> Artifact:
@@ -22,9 +19,11 @@ def generate(project: Project, files: Sequence[Path], local: bool = False, **ove
     `local`: the project's base writes them in place of the endpoint under [generate].
     """
     from tunesmith.collect import generate as stage
+    from tunesmith.engine.answers import Answers
 
     config = stage_config(project, "generate", stage.GenerateConfig, **overrides)
-    engine = _local(project) if local else None
+    store = Answers(project.place("raw").parent / stage.STORE) if local else None
+    engine = local_chat(project, project.task.base, store) if store else None
     return stage.run(config, [*current_raw(project), *files], project.place("raw"), engine)
 
 
@@ -51,15 +50,3 @@ def review(project: Project, name: str | None = None, *, partial: bool = False, 
     if queue.counts()["pending"] and not partial:
         return None
     return close(queue, project.place("raw"), partial)
-
-
-def _local(project: Project) -> LocalChat:
-    from tunesmith.collect.generate import STORE
-    from tunesmith.engine.answers import Answers
-    from tunesmith.engine.chat import LocalChat
-    from tunesmith.model.load import base_hash
-
-    base = found_base(project, project.task.base)
-    engine, renderer = load_engine(base)
-    name = f"{base.name}-{base_hash(base)[:12]}"
-    return LocalChat(engine, renderer, name, Answers(project.place("raw").parent / STORE))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.bases import base_path as base_path
+from tunesmith.bases import load_embedder
 from tunesmith.bases import load_engine as load_engine
 from tunesmith.bases import template as template
 from tunesmith.core.artifact import MANIFEST, Artifact, fsync_path, open_artifact
@@ -24,6 +25,7 @@ from tunesmith.core.project import TOML, Project, TaskConfig
 from tunesmith.core.runlog import say
 
 if TYPE_CHECKING:
+    from tunesmith.engine.base import Engine
     from tunesmith.engine.local import LocalEngine
     from tunesmith.text.render import Renderer
 
@@ -38,12 +40,20 @@ def stage_configs() -> dict[str, type[Config]]:
     """The sections of tunesmith.toml, in the order of the loop."""
     from tunesmith.collect.generate import GenerateConfig
     from tunesmith.collect.stage import CollectConfig
+    from tunesmith.compare.config import CompareConfig
+    from tunesmith.compare.scout import ScoutConfig
+    from tunesmith.diagnose.stage import DiagnoseConfig
+    from tunesmith.evaluate.benchmarks import BenchmarkConfig
+    from tunesmith.evaluate.gate import GateConfig
+    from tunesmith.evaluate.judge import JudgeConfig
     from tunesmith.evaluate.stage import EvaluateConfig
     from tunesmith.prepare.stage import PrepareConfig
     from tunesmith.train.config import PretrainConfig, TrainConfig
 
     data: dict[str, type[Config]] = {"collect": CollectConfig, "generate": GenerateConfig, "prepare": PrepareConfig}
-    return {**data, "train": TrainConfig, "evaluate": EvaluateConfig, "pretrain": PretrainConfig}
+    model: dict[str, type[Config]] = {"train": TrainConfig, "evaluate": EvaluateConfig, "compare": CompareConfig}
+    model |= {"benchmark": BenchmarkConfig, "judge": JudgeConfig, "diagnose": DiagnoseConfig}
+    return {**data, **model, "gate": GateConfig, "scout": ScoutConfig, "pretrain": PretrainConfig}
 
 
 def new(folder: Path, base: str = "default", settings: dict[str, dict[str, Any]] | None = None) -> Project:
@@ -145,7 +155,7 @@ def pretrain(project: Project, name: str | None = None, set_name: str | None = N
         raise DataError(f"the set {set_.name} holds conversations, and pretraining needs raw text", fix=fix)
     config = stage_config(project, "pretrain", PretrainConfig, **overrides)
     facts = {"base": "", "set": set_.name, "data_hash": set_.hash}
-    return stage.run(config, texts, _place(project, "run", name), facts)
+    return stage.run(config, texts, new_place(project, "run", name), facts)
 
 
 def train(
@@ -163,7 +173,7 @@ def train(
     """
     from tunesmith.train.config import TrainConfig
 
-    out = _unfinished(project, name) if resume else _place(project, "run", name)
+    out = _unfinished(project, name) if resume else new_place(project, "run", name)
     started = _started(out) if resume else {}
     file = started.get("config") or project.config("train", TrainConfig).model_dump(exclude_unset=True)
     for either in (("max_steps", "num_epochs"), ("batch_size", "batch_tokens")):
@@ -205,11 +215,13 @@ def evaluate(
     run = project.open("run", run_name)
     set_ = project.open("set", set_name or run.facts.get("set"))
     config = stage_config(project, "evaluate", stage.EvaluateConfig, **overrides)
-    out = _place(project, "eval", name)
-    base, tuned, renderer = engines(run)
+    out = new_place(project, "eval", name)
+    base, tuned, renderer = engines(run, int8=config.int8)
     rows, held_out = (list(read_rows(set_.path / f"{part}.jsonl")) for part in ("train", config.split))
     arms = {"majority": majority(rows, held_out), "bm25": bm25_copy(rows, held_out)} if rows and held_out else {}
-    inputs = stage.EvaluateInputs(set_, base, tuned, renderer, run, {**arms, **(more_arms or {})})
+    arms |= more_arms or {}
+    embedder = load_embedder(project, config.embedder) if "similarity" in config.metrics else None
+    inputs = stage.EvaluateInputs(set_, base, tuned, renderer, run, arms, project.path, embedder)
     return stage.run(config, inputs, out)
 
 
@@ -223,16 +235,16 @@ def export(project: Project, name: str | None = None, *, run_name: str | None = 
     return merge(run, rows, _place(project, "run", name or f"{run.name}-merged"))
 
 
-def engines(run: Artifact) -> tuple[LocalEngine, LocalEngine, Renderer]:
-    """(base, tuned, renderer) of a run: the same prompts for both."""
+def engines(run: Artifact, *, int8: bool = False) -> tuple[Engine, LocalEngine, Renderer]:
+    """(base, tuned, renderer) of a run: the same prompts for both, and the same weights below an adapter."""
     if "base_path" not in run.facts:
         raise UsageError(f"the run {run.name} has no base to compare with: it was pretrained", fix="tunesmith train")
     base = Path(run.facts["base_path"])
     if not base.is_dir():
         fix = "tunesmith pretrain --embedded" if run.facts["base"] == "default" else "put it back, or train again"
         raise ModelError(f"the base of {run.name} is gone: {base}", fix=fix)
-    tuned, renderer = load_engine(run.path / "model")
-    return load_engine(base, renderer)[0], tuned, renderer
+    tuned, renderer = load_engine(run.path / "model", int8=int8)
+    return tuned.base if tuned.has_base else load_engine(base, renderer, int8=int8)[0], tuned, renderer
 
 
 def stage_config(project: Project, section: str, kind: type[C], **overrides: Any) -> C:
@@ -251,7 +263,7 @@ def _under(file: dict[str, Any], kind: type[C], overrides: dict[str, Any], where
         raise
 
 
-def _place(project: Project, kind: str, name: str | None) -> Path:
+def new_place(project: Project, kind: str, name: str | None) -> Path:
     """Where a new artifact goes. Raises UsageError on a name that is taken, or is no plain folder name.
 
     The stages refuse a taken name too, but a base may have to be made before one is asked.

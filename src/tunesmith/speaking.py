@@ -20,7 +20,10 @@ NameOption = Annotated[str | None, typer.Option("--name", help="Its name; the ne
 SetOption = Annotated[str | None, typer.Option("--set", help="The set's id; the newest, where not given.")]
 RunOption = Annotated[str | None, typer.Option("--run", help="The run's name; the newest, where not given.")]
 MapOption = Annotated[list[str] | None, typer.Option("--map", help="ROLE=COLUMN, such as prompt=question.")]
-VERBS = "collect|generate|review|prepare|pretrain(?! --embedded)|train|export|evaluate|show"  # take --project
+VERBS = (  # those that take --project
+    "collect|generate|review|prepare|pretrain(?! --embedded)|train|export|evaluate|test|benchmark|judge|compare|scout|"
+    "diagnose|fix|gate|vote|rank|show"
+)
 
 
 def open_project(folder: Path | None) -> Any:
@@ -29,6 +32,15 @@ def open_project(folder: Path | None) -> Any:
     from tunesmith.core.project import find_project
 
     return loop.open_project(folder or find_project().path)
+
+
+def project_at(folder: Path | None) -> Any:
+    """The project that is named, or the one that we stand in; None where there is none, for verbs that need none."""
+    from tunesmith.core.project import TOML
+
+    here = Path.cwd()
+    inside = any((place / TOML).is_file() for place in (here, *here.parents))
+    return open_project(folder) if folder or inside else None
 
 
 def end(as_json: bool, facts: dict[str, Any], following: str) -> None:

@@ -21,6 +21,12 @@ _FACTS = {
     "set": ("rows_in", "kept", "train", "valid", "test", "leaked"),
     "run": ("method", "base", "set", "steps", "train_loss", "val_loss", "seconds"),
     "eval": ("split", "n"),
+    "compare": ("n", "verdict"),
+    "gate": ("decision",),
+    "benchmark": ("n", "average", "forgotten"),
+    "judge": ("n", "win_rate", "verdict"),
+    "test": ("suite", "passed", "assertions", "failed"),
+    "errors": ("n", "errors", "proposals"),
 }
 
 
@@ -33,9 +39,9 @@ def overview(project: Project) -> tuple[dict[str, Any], str]:
             manifest = read_json(project.place(kind) / name / MANIFEST)
             line = _line(kind, manifest["facts"])
             line += _verdict(project.place(kind) / name) if kind == "eval" else ""
-            lines.append(f"  {kind:<4} {name:<14} {line}")
+            lines.append(f"  {kind:<7} {name:<14} {line}")
     unfinished = unfinished_runs(project)
-    lines += [f"  run  {name:<14} unfinished: tunesmith train --resume --name {name}" for name in unfinished]
+    lines += [f"  run     {name:<14} unfinished: tunesmith train --resume --name {name}" for name in unfinished]
     return {"project": str(project.path), **facts, "unfinished": unfinished}, "\n".join(lines)
 
 

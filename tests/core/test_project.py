@@ -148,6 +148,14 @@ def test_an_artifact_of_another_kind_is_refused(project: Project) -> None:
         project.open("run", str(final))
 
 
+def test_kinds_that_share_a_folder_are_told_apart_by_their_manifests(project: Project) -> None:
+    add(project, "eval", "eval-1")
+    add(project, "compare", "compare-1")
+    assert (project.names("eval"), project.names("compare")) == (["eval-1"], ["compare-1"])
+    assert project.open("eval").name == "eval-1"
+    assert project.next_name("compare") == "compare-2"
+
+
 @pytest.mark.parametrize(
     ("kind", "verb"), [("raw", "collect FILE"), ("set", "prepare"), ("run", "train"), ("eval", "evaluate")]
 )

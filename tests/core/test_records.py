@@ -143,3 +143,9 @@ def test_a_reject_says_where_it_stood_and_why() -> None:
         "detail": "",
         "raw": "Q,",
     }
+
+
+def test_the_reference_is_the_answer_or_what_was_chosen() -> None:
+    assert pair("q", "a").reference == "a"
+    assert Row((Message("user", "q"),), chosen="good", rejected="bad").reference == "good"
+    assert Row(text="raw").reference == ""

@@ -1,5 +1,6 @@
 """The parts of the remote engine by hand-computed values: wire, pace and store; and a local model in its place."""
 
+import math
 import os
 import signal
 import subprocess
@@ -100,6 +101,38 @@ def test_replies_are_read_whatever_the_dialect() -> None:
     assert (refused.text, refused.finish) == ("no", "refusal")
     thought = wire.read_reply(answer({"content": "a", "reasoning_content": "b"}, finish_reason="stop"), 9)
     assert (thought.text, thought.reasoning) == ("a", "b")
+
+
+def told(*entries: tuple[str, float], first: str = "A") -> dict[str, Any]:
+    top = [{"token": token, "logprob": logprob} for token, logprob in entries]
+    return {"content": [{"token": " ", "top_logprobs": []}, {"token": first, "top_logprobs": top}]}
+
+
+def test_how_likely_each_choice_is_comes_from_all_tokens_that_are_it_but_for_spaces() -> None:
+    logprobs = told(("A", math.log(0.5)), (" A", math.log(0.2)), ("B", math.log(0.1)), ("x", math.log(0.1)))
+    found = wire.read_reply(answer({"content": "A"}, logprobs=logprobs), 9, ("A", "B", "C")).choices
+    assert found == {"A": pytest.approx(math.log(0.7)), "B": pytest.approx(math.log(0.1))}
+    assert wire.read_reply(answer({"content": "A"}, logprobs=logprobs), 9).choices == {}
+
+
+@pytest.mark.parametrize(
+    "logprobs",
+    [None, {}, {"content": None}, {"content": []}, {"content": [{"token": "A"}]}, {"content": "A"}, told(("A", -1e9))],
+)
+def test_log_probabilities_in_a_form_that_is_not_known_are_none(logprobs: Any) -> None:
+    assert wire.read_reply(answer({"content": "A"}, logprobs=logprobs), 9, ("A", "B")).choices == {}
+
+
+def test_a_request_with_choices_asks_for_them_and_one_without_is_what_it_was() -> None:
+    plain = ChatRequest((Message("user", "q"),), Sampling(5))
+    choosing = ChatRequest((Message("user", "q"),), Sampling(5), choices=("A", "B"))
+    assert "choices" not in wire.canonical("m", plain)  # or every answer that was stored before would be paid for again
+    assert wire.key("m", plain) != wire.key("m", choosing)
+    assert b'"top_logprobs": 20' in wire.payload("m", choosing, wire.Manners())
+    assert b"logprobs" not in wire.payload("m", plain, wire.Manners())
+    simpler = wire.adapted(wire.Manners(), "logprobs is not supported")
+    assert simpler is not None
+    assert b"logprobs" not in wire.payload("m", choosing, simpler)
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"[]", b'{"choices": []}', b'{"choices": [{}]}', b"[" * 100_000, b"null"])
@@ -269,3 +302,23 @@ def test_a_local_model_answers_messages_and_remembers(qwen_dir: Path, tmp_path: 
     assert again.spent()["requests"] == 0
     other = LocalChat(engine, renderer, "run-2", Answers(tmp_path / "answers.db"))
     assert other.stored(requests[0]) is None  # another model's answers are not its own
+
+
+def test_a_local_model_chooses_by_likelihood_and_writes_nothing(qwen_dir: Path) -> None:
+    tokenizer = Tokenizer.load(qwen_dir)
+    renderer = Renderer(tokenizer)
+    engine = LocalEngine(load_model(qwen_dir, torch.float32), tokenizer, stop_ids=renderer.stop_ids)
+    chat = LocalChat(engine, renderer, "run-1")
+    messages = (Message("user", "Which colour?"),)
+    requests = [ChatRequest(messages, Sampling(5), choices=("A", "B", "the sky")), ChatRequest(messages, Sampling(5))]
+    chosen, written = chat.chat(requests)
+    prompt = renderer.prompt(messages)
+    ends = {word: tokenizer.encode(word, start=False) for word in requests[0].choices}
+    expected = {
+        word: score.total for word, score in zip(ends, engine.score([(prompt, e) for e in ends.values()]), strict=True)
+    }
+    assert dict(chosen.choices) == pytest.approx(expected)
+    assert chosen.text == max(expected, key=expected.__getitem__)
+    assert (chosen.finish, chosen.completion_tokens, written.choices) == ("stop", 0, {})
+    long = ChatRequest((Message("user", "Which colour? " * 60),), Sampling(5), choices=("A",))
+    assert chat.chat([long])[0].finish == "context"

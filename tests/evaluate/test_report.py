@@ -4,8 +4,9 @@ import pytest
 
 from tunesmith.core.records import Meta, pair
 from tunesmith.engine.base import Generation
-from tunesmith.evaluate.report import build, gain, table
-from tunesmith.evaluate.score import Item, Scorer, meaning, metric_names
+from tunesmith.evaluate.catalogue import meaning, metric_names
+from tunesmith.evaluate.report import _as_family, build, gain, table
+from tunesmith.evaluate.score import Item, Scorer
 from tunesmith.metrics.style import Vocabulary, detectors
 
 VOCABULARY = Vocabulary.of(["alpha beta gamma delta"])
@@ -76,3 +77,15 @@ def test_the_prompt_of_every_turn_counts_for_spelling() -> None:
     item = scorer.item(row, bad, good, {})
     assert item.errors["base"] == {"misspelling": "gizmotrn"}
     assert "misspelling" not in item.errors["tuned"]
+
+
+def test_verdicts_are_by_p_adjusted_over_the_metrics() -> None:
+    cells = {
+        name: {"p": p, "verdict": said, "low": 0.01, "high": 0.2}
+        for name, p, said in (("f1", 0.04, "better"), ("rougeL", 0.001, "better"), ("length_ratio", 0.01, None))
+    }
+    found = _as_family(cells)
+    assert (found["f1"]["p_holm"], found["rougeL"]["p_holm"]) == (0.04, 0.002)
+    cells = {name: {"p": 0.03, "verdict": "worse", "fixed": 0} for name in ("misspelling", "too_long")}
+    assert {cell["verdict"] for cell in _as_family(cells).values()} == {"cannot tell"}
+    assert "p_holm" not in found["length_ratio"]

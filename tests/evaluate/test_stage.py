@@ -58,7 +58,7 @@ def test_a_right_model_scores_one_and_a_wrong_one_zero_on_every_metric(inputs: A
 def test_the_summary_is_the_contract(inputs: Any, tmp_path: Path) -> None:
     artifact = evaluate(inputs(), tmp_path)
     got = summary(open_artifact(artifact.path, "eval"))
-    assert list(got) == ["path", "report", "n", "metrics", "errors"]
+    assert list(got) == ["path", "report", "n", "metrics", "corpus", "errors", "not_run"]
     assert got["path"] == str(tmp_path / "evals" / "eval-1")
     assert got["report"] == str(tmp_path / "evals" / "eval-1" / "report.html")
     assert got["n"] == 12
@@ -237,11 +237,15 @@ def _outcome(inputs: EvaluateInputs, path: Path, **config: Any) -> tuple[Any, ..
         ({"seed": 1}, 3),
     ],
 )
-def test_every_field_changes_the_run(inputs: Any, tmp_path: Path, change: dict[str, Any], part: int) -> None:
-    given = inputs(tuned=lambda n: answer(n)[: 10 + 3 * n])
+def test_every_field_changes_the_run(
+    inputs: Any, make_rows: Any, tmp_path: Path, change: dict[str, Any], part: int
+) -> None:
+    rows = make_rows(30, answer)  # of fewer groups all sign patterns are counted, and no seed is asked
+    given = inputs(base=lambda n: answer(n)[: 5 + n], tuned=lambda n: answer(n)[: 38 - n], test=rows)
     before, after = _outcome(given, tmp_path / "a"), _outcome(given, tmp_path / "b", **change)
     assert before[part] != after[part]
-    assert {"split", "limit", "max_new_tokens", "metrics", "seed"} == set(EvaluateConfig.model_fields)
+    others = {"embedder", "int8"}  # read by the door: tests/test_cli_test.py, tests/test_bases.py
+    assert {"split", "limit", "max_new_tokens", "metrics", "seed"} | others == set(EvaluateConfig.model_fields)
 
 
 def test_a_limit_takes_the_same_rows_each_time_and_more_rows_with_a_higher_one(inputs: Any, tmp_path: Path) -> None:
@@ -253,7 +257,7 @@ def test_a_limit_takes_the_same_rows_each_time_and_more_rows_with_a_higher_one(i
     assert "3 of the 12 rows" in (sizes[3].path / "report.html").read_text("utf-8")
 
 
-@pytest.mark.parametrize("wrong", [{"limit": 0}, {"max_new_tokens": 0}, {"metrics": ("bleu",)}, {"split": "train"}])
+@pytest.mark.parametrize("wrong", [{"limit": 0}, {"max_new_tokens": 0}, {"metrics": ("blue",)}, {"split": "train"}])
 def test_values_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         EvaluateConfig(**wrong)

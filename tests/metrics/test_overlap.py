@@ -61,6 +61,17 @@ def test_rouge_gives_precision_recall_and_f1() -> None:
     assert rouge("the cat sat", "the cat ran")["rouge2"] == Overlap(0.5, 0.5, 0.5)
 
 
+def test_rouge_lsum_takes_each_line_by_itself() -> None:
+    # the lines have changed places: the longest common sequence of the whole is 2 of 4 words, line by line 4 of 4
+    scores = rouge("c d\na b", "a b\nc d")
+    assert scores["rougeL"].f1 == 0.5
+    assert scores["rougeLsum"].f1 == 1.0
+
+
+def test_only_the_rouges_asked_for_are_computed() -> None:
+    assert list(rouge("a", "a", ["rouge2"])) == ["rouge2"]
+
+
 @pytest.mark.parametrize("text", ["Это не правда", "ไทย", "नमस्ते दुनिया", "yes", "🙂", ""])
 def test_equal_texts_score_one_in_every_script_and_length(text: str) -> None:
     assert {overlap for overlap in rouge(text, text).values()} == {Overlap(1.0, 1.0, 1.0)}

@@ -39,8 +39,13 @@ def test_the_errors_of_the_course_notes_are_found_and_their_fixed_versions_are_c
     assert detect(fixed, "stop", fixed, "", COURSE) == {}
 
 
-def test_a_wrong_but_real_word_is_not_found_yet() -> None:
-    assert detect(LIVER.replace("liver", "lever"), "stop", LIVER, "", COURSE) == {}
+def test_lever_for_liver_is_found_by_the_reference_the_prompt_or_the_training_answers() -> None:
+    wrong, nothing = LIVER.replace("liver", "lever"), Vocabulary.of([])
+    found = {"misspelling": "lever (for liver?)"}
+    assert detect(wrong, "stop", LIVER, "", nothing) == found
+    assert detect(wrong, "stop", "", "", COURSE) == found
+    assert detect(wrong, "stop", wrong, "How is my liver?", nothing) == {}  # the reference says so too
+    assert detect("Your lever is sick.", "stop", " ".join("abcd"), "How is my liver?", nothing) == found
 
 
 @pytest.mark.parametrize(
@@ -52,7 +57,7 @@ def test_a_wrong_but_real_word_is_not_found_yet() -> None:
         ("the colour of the theatre's defence is analysed", None),  # British
         ("call `asctmie` or get_valeu(xyzzy) of os.pathh, 3rdd", None),  # code, identifiers, numbers
         ("NASAA and Kubernetess", None),  # all caps, names
-        ("the wrd xqz", None),  # under four letters
+        ("a wrd, an xqz", "wrd"),  # three letters: only beside a very usual word
         ("the tunesmith wrote a gizmotron for the frobnicator", None),  # of the training answers, prompt and reference
     ],
 )
@@ -70,12 +75,19 @@ def test_spelling_is_not_checked_where_the_training_answers_are_not_english() ->
 
 def test_too_long_needs_more_than_the_reference_and_than_the_training_answers() -> None:
     vocabulary = Vocabulary.of(["one two three four"] * 99 + ["w " * 50])  # the 99th of 100 has four words
-    assert vocabulary.longest == 4
+    assert (vocabulary.shortest, vocabulary.longest) == (4, 4)
     long = {n: " ".join(f"w{i}x" for i in range(n)) for n in (4, 5, 6, 7)}
     assert detect(long[4], "stop", "one", "", vocabulary) == {}
     assert detect(long[5], "stop", "one", "", vocabulary) == {"too_long": "5 words, more than 4"}
     assert detect(long[6], "stop", "a b c d", "", vocabulary) == {}
     assert detect(long[7], "stop", "a b c d", "", vocabulary) == {"too_long": "7 words, more than 6"}
+
+
+def test_without_training_answers_too_long_is_three_times_the_reference() -> None:
+    nothing = Vocabulary.of([])
+    assert (nothing.shortest, nothing.longest, nothing.english) == (0, 0, True)
+    assert detect("a b c d e f", "stop", "a b", "", nothing) == {}
+    assert detect("a b c d e f g", "stop", "a b", "", nothing) == {"too_long": "7 words, more than 6"}
 
 
 def test_not_stopping_is_too_long() -> None:
@@ -133,7 +145,7 @@ def test_typos_are_found_and_human_words_are_not() -> None:
         line.split()[:2] for line in (DATA / "spelling/noisy_query_en_1000.txt").read_text("utf-8-sig").splitlines()
     ]
     typos = [typo for typo, right in pairs if typo != right and len(typo) >= 4 and typo.isascii() and typo.isalpha()]
-    nothing = Vocabulary(frozenset(), 9, english=True)
+    nothing = Vocabulary.of([])
     assert sum("misspelling" in detect(typo.lower(), "stop", "", "", nothing) for typo in typos) >= 0.95 * len(typos)
 
     answers = [row["answer"] for row in _lines("lamini/lamini_docs.jsonl")]

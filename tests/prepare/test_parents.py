@@ -39,4 +39,4 @@ def test_a_parent_without_a_group_heads_its_family_and_a_rewritten_row_gives_way
 
 def test_artifacts_without_provenance_join_nothing(tmp_path: Path) -> None:
     kin = kinship([raw(tmp_path, "human", [pair("a", "b")])])
-    assert (kin.parents, kin.replaced) == (frozenset(), {})
+    assert (kin.parents, kin.gone) == (frozenset(), {})

@@ -18,6 +18,7 @@ from tunesmith.core.artifact import Artifact, open_artifact, seal
 from tunesmith.core.artifact import writing as writing_to
 from tunesmith.core.jsonl import write_json, write_jsonl, write_rows
 from tunesmith.core.records import Meta, Row, pair
+from tunesmith.text.off_topic import off_topic_questions
 
 SOURCE = "stdlib"
 GUARD_ANSWER = "Let's keep the discussion relevant to Python's standard library."
@@ -93,23 +94,6 @@ _EXTRAS = (
     ("various settings", "and takes several options."),
 )
 
-_OFF_TOPIC = {
-    "cooking": "How do I bake {}?|What can I cook with {}?|How long should {} stay in the oven?",
-    "sport": "Who won the last {} final?|How do I get better at {}?|What are the rules of {}?",
-    "travel": "What should I see in {}?|Is it warm in {} in winter?|How do I get from {} to the sea?",
-    "garden": "When do I plant {}?|Why are the leaves of my {} yellow?|How often should I water {}?",
-    "health": "What helps against {}?|Should I see a doctor about {}?|Can children get {}?",
-    "music": "Can you recommend some {}?|Who is the best player of {}?|How do I learn to play {}?",
-}
-_OFF_THINGS = {
-    "cooking": "sourdough bread|a pumpkin|lentils|an apple tart|salmon|potatoes|pancakes|a cheesecake",
-    "sport": "football|tennis|cricket|chess boxing|volleyball|hockey|badminton|rugby",
-    "travel": "Lisbon|Kyoto|Nairobi|Quito|Oslo|Hanoi|Marrakesh|Vancouver",
-    "garden": "tomatoes|roses|an olive tree|strawberries|basil|lavender|garlic|a fern",
-    "health": "a headache|hay fever|back pain|a cold|insomnia|a sunburn|hiccups|a sprained ankle",
-    "music": "jazz piano|the violin|flamenco|folk songs|the accordion|choir music|the harp|reggae",
-}
-
 
 def lessons(library: Library, reading: int, writing: int, guard: int, seed: int = 0) -> list[Row]:
     """At most so many rows of each kind, in a seeded order."""
@@ -167,12 +151,7 @@ def _writing(cards: Sequence[tuple[str, str, int, int]], limit: int, rng: random
 
 def _guard(limit: int, rng: random.Random) -> Iterator[Row]:
     """Off-topic questions; a thing's questions form one group, so a held-out one asks about something new."""
-    asked = [
-        (thing, question.format(thing))
-        for topic, questions in _OFF_TOPIC.items()
-        for thing in _OFF_THINGS[topic].split("|")
-        for question in questions.split("|")
-    ]
+    asked = off_topic_questions()
     rng.shuffle(asked)
     for thing, question in asked[:limit]:
         meta = Meta(source=f"{SOURCE}/off-topic", origin="guard", group=f"off-topic {thing}")

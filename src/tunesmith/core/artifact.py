@@ -174,12 +174,14 @@ def _manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def artifacts(folder: Path) -> list[Path]:
-    """The artifacts in a folder, oldest first (by the time in their manifests)."""
+def artifacts(folder: Path, kind: str | None = None) -> list[Path]:
+    """The artifacts in a folder (those of one kind), oldest first (by the time in their manifests)."""
     found = []
     for path in folder.glob(f"[!.]*/{MANIFEST}"):
         if path.parent.suffix == ".partial":  # like a leading dot: still being written, even when all but renamed
             continue
         with suppress(DataError):  # without a valid manifest it is none; `open_artifact` says why when it is named
-            found.append((str(_manifest(path)["created"]), path.parent.name, path.parent))
+            manifest = _manifest(path)
+            if kind in (None, manifest["kind"]):
+                found.append((str(manifest["created"]), path.parent.name, path.parent))
     return [path for *_, path in sorted(found)]

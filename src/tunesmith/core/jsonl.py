@@ -14,11 +14,11 @@ from tunesmith.core.records import Row
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """Stream the objects of a file that Tunesmith wrote. Raises DataError at the first line that is not one."""
-    return (obj for _, obj in _numbered(path))
+    return (obj for _, obj in read_numbered(path))
 
 
-def _numbered(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line number and object. Bytes are split at \\n alone: a text may hold every other line break there is."""
+def read_numbered(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """`read_jsonl` with line numbers. Bytes are split at \\n alone: a text may hold every other line break there is."""
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
@@ -56,7 +56,7 @@ def _reason(error: ValueError) -> str:
 
 def read_rows(path: Path) -> Iterator[Row]:
     """Stream canonical rows. Raises DataError with file:line where a line is not one."""
-    for number, obj in _numbered(path):
+    for number, obj in read_numbered(path):
         try:
             yield Row.from_json(obj)
         except (KeyError, TypeError) as error:

@@ -12,8 +12,25 @@ from tunesmith.core.config import C, Config, make, read_toml
 from tunesmith.core.errors import UsageError, did_you_mean
 
 TOML = "tunesmith.toml"
-PLACES = {"raw": "data/raw", "set": "data/sets", "run": "runs", "eval": "evals"}  # kind of artifact -> folder
-MAKERS = {"raw": "collect FILE", "set": "prepare", "run": "train", "eval": "evaluate"}
+PLACES = {  # kind of artifact -> folder; kinds that share one are told apart by their manifests
+    "raw": "data/raw",
+    "set": "data/sets",
+    "run": "runs",
+    "eval": "evals",
+    "compare": "evals",
+    "test": "evals",
+    "benchmark": "evals",
+    "judge": "evals",
+    "gate": "evals",
+    "errors": "errors",
+}
+MAKERS = {  # others: the kind's own name
+    "raw": "collect FILE",
+    "set": "prepare",
+    "run": "train",
+    "eval": "evaluate",
+    "errors": "diagnose",
+}
 
 
 class TaskConfig(Config):
@@ -60,7 +77,7 @@ class Project:
 
     def names(self, kind: str) -> list[str]:
         """Names of the finished artifacts of one kind, oldest first."""
-        return [path.name for path in artifacts(self.place(kind))]
+        return [path.name for path in artifacts(self.place(kind), kind)]
 
     def open(self, kind: str, name: str | None = None) -> Artifact:
         """Open an artifact by name or path, or the newest of its kind. Raises UsageError when there is none."""
@@ -70,7 +87,7 @@ class Project:
                     return open_artifact(path, kind)
         names = self.names(kind)
         if not names:
-            raise UsageError(f"the project has no {kind} yet", fix=f"tunesmith {MAKERS[kind]}")
+            raise UsageError(f"the project has no {kind} yet", fix=f"tunesmith {MAKERS.get(kind, kind)}")
         if name is not None:
             raise UsageError(f"no {kind} '{name}'", fix=did_you_mean(name, names))
         return open_artifact(self.place(kind) / names[-1], kind)

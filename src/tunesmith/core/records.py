@@ -79,6 +79,11 @@ class Row:
         last = self.messages[-1] if self.messages else None
         return last.content if last is not None and last.role == "assistant" else ""
 
+    @property
+    def reference(self) -> str:
+        """The answer that a row holds to be right: its last assistant message, or the chosen one of a preference."""
+        return self.answer or self.chosen or ""
+
     def to_json(self) -> dict[str, Any]:
         out: dict[str, Any] = {"id": self.id}
         if self.messages:

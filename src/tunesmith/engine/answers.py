@@ -151,6 +151,12 @@ class Answers:
         requests, answered, unmeasured, prompt, completion, cost, most = self._db.execute(SUMS, (job,)).fetchone()
         return Ledger(requests, answered, unmeasured, prompt, completion, cost, most)
 
+    def seconds(self, key: str) -> float | None:
+        """How long the endpoint took over an answer that is stored; None where no endpoint gave it."""
+        sql = "SELECT seconds FROM requests WHERE key = ? AND status = 200 ORDER BY id DESC LIMIT 1"
+        found = self._db.execute(sql, (key,)).fetchone()
+        return found[0] if found else None
+
     def pace(self, model: str) -> tuple[int, float, float] | None:
         """(number, mean seconds, mean completion tokens) of a model's answers so far; None where there are none."""
         sql = "SELECT count(*), avg(seconds), avg(completion_tokens) FROM requests WHERE model = ? AND status = 200"

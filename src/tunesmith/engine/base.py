@@ -1,4 +1,4 @@
-"""What every stage asks of a model: text, and log-probabilities. Torch-free, so that stages can be tested with a fake.
+"""What every stage asks of a model: text, log-probabilities, vectors. Torch-free: stages are tested with a fake.
 
 Prompts of an `Engine` are token ids that the one renderer made: it never sees a template. A `ChatEngine` is given
 messages, because an endpoint keeps its template to itself.
@@ -7,15 +7,22 @@ messages, because an endpoint keeps its template to itself.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from tunesmith.core.records import Message
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to decode. temperature 0 is greedy; `seed` makes a request's sample independent of its batch-mates."""
+    """How to decode. temperature 0 is greedy; `seed` makes a request's sample independent of its batch-mates.
+
+    `logprobs`: say how likely each token was, too.
+    """
 
     max_new_tokens: int = 128
     temperature: float = 0.0
@@ -23,15 +30,20 @@ class Sampling:
     top_k: int = 0
     stop: tuple[str, ...] = ()
     seed: int = 0
+    logprobs: bool = False
 
 
 @dataclass(frozen=True)
 class Generation:
-    """What came back. `finish`: "stop" (stop token or stop string) or "length" (the limit was reached)."""
+    """What came back. `finish`: "stop" (stop token or stop string) or "length" (the limit was reached).
+
+    `logprobs`: of each of `ids` (nats, at temperature 1 and before top_k and top_p), where they were asked for.
+    """
 
     text: str
     ids: tuple[int, ...]
     finish: Literal["stop", "length"]
+    logprobs: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -63,22 +75,42 @@ class Engine(Protocol):
         """One score a (prompt ids, continuation ids) pair, in order."""
         ...
 
+    def embed(self, texts: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
+        """[texts, width]: a vector of length 1 a text, in order."""
+        ...
+
+
+def generate_both(
+    base: Engine, tuned: Engine, prompts: Sequence[Sequence[int]], sampling: Sampling | Sequence[Sampling]
+) -> tuple[list[Generation], list[Generation]]:
+    """(base's, tuned's) generations; in one pass where `base` is what lies below the adapter of `tuned`."""
+    together = getattr(tuned, "generate_both", None)
+    if together is not None and getattr(base, "engine", None) is tuned:
+        found: tuple[list[Generation], list[Generation]] = together(prompts, sampling)
+        return found
+    return base.generate(prompts, sampling), tuned.generate(prompts, sampling)
+
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """Messages to answer. `schema`: the JSON schema of the answer; `sample`: 1, 2, ... for more of the same."""
+    """Messages to answer. `schema`: the JSON schema of the answer; `sample`: 1, 2, ... for more of the same.
+
+    `choices`: words of which the answer is to begin with one; how likely each is comes with the reply, where it is told.
+    """
 
     messages: tuple[Message, ...]
     sampling: Sampling
     schema: Mapping[str, Any] | None = None
     sample: int = 0
+    choices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Reply:
     """An answer. Only one with finish "stop" is whole: others are "length", "content_filter" or what else was told.
 
-    `reasoning` is what the model thought aloud before it. Tokens are None where they were not counted.
+    `reasoning` is what the model thought aloud before it. Tokens are None where they were not counted. `choices`: the
+    log-probability (nats) of those of the request's choices for which it was told.
     """
 
     text: str
@@ -86,6 +118,7 @@ class Reply:
     reasoning: str = ""
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    choices: Mapping[str, float] = field(default_factory=dict)
 
 
 class ChatEngine(Protocol):

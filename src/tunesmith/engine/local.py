@@ -1,29 +1,37 @@
-"""The local engine: a `transformers` model, batched. What a request gives does not depend on its batch-mates.
+"""The local engine: a `transformers` model that answers many requests at once.
 
-Prompts are padded on the left, so that the last column is the newest token of every row; positions are counted from a
-row's own first token. A row that has finished leaves the batch, and its keys and values leave the cache.
+What a request gives does not depend on its batch-mates. The longest begin first; where one ends, the next takes its
+place while the others go on. How a batch is computed is a runner's matter: flat.py, or padded.py where that does not
+suit the model.
 """
 
 from __future__ import annotations
 
 import inspect
+from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from random import Random
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from tunesmith.core.errors import ModelError
+from tunesmith.engine import flat, padded
 from tunesmith.engine.base import Generation, Sampling, Score
+from tunesmith.engine.mixed import RowAdapter
+from tunesmith.engine.prefixes import Ids, Text
 from tunesmith.engine.sampling import answer_start, first_stop, next_ids, stop_window
 from tunesmith.model.load import context_length
 
-Ids = Sequence[int]
-LOGIT_VALUES = 1 << 27  # the most float32 logits of one scoring batch: 0.5 GB, whatever the vocabulary
-FILLER = 0  # any id will do: padding is masked by length, never by token
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+Which = bool | Sequence[bool]  # with the adapter or without: one for all, or one a request
 
 
 class Decoder(Protocol):
@@ -40,14 +48,20 @@ class _Row:
     """A request on its way. `limit`: the new tokens that it may have, within the context."""
 
     index: int
-    prompt: Ids
+    text: Text
     sampling: Sampling
     limit: int
     ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.random = Random(self.sampling.seed)
         self.window = stop_window(self.sampling.stop)
+
+    @property
+    def need(self) -> int:
+        """The most tokens that it will hold."""
+        return len(self.text.ids) + self.limit
 
 
 class LocalEngine:
@@ -73,47 +87,83 @@ class LocalEngine:
         listed = eos if isinstance(eos, list) else [] if eos is None else [eos]
         self.stop_ids = frozenset((*listed, *stop_ids, tokenizer.eos_id))
         inner = model.get_base_model() if hasattr(model, "get_base_model") else model  # an adapter forwards anything
-        self._accepted = set(inspect.signature(inner.forward).parameters)
-        if "past_key_values" not in self._accepted:
+        if "past_key_values" not in inspect.signature(inner.forward).parameters:
             raise ModelError(f"{type(inner).__name__} keeps no keys and values", expected="a transformer decoder")
 
-    def generate(self, prompts: Sequence[Ids], sampling: Sampling | Sequence[Sampling]) -> list[Generation]:
+    @property
+    def has_base(self) -> bool:
+        """Whether there is an adapter, and one that can be taken off: PEFT leaves trained biases where they are."""
+        return hasattr(self.model, "disable_adapter") and self.model.active_peft_config.bias == "none"
+
+    @property
+    def base(self) -> BaseEngine:
+        """What lies below the adapter, as an engine over the same weights."""
+        return BaseEngine(self)
+
+    def generate(
+        self, prompts: Sequence[Ids], sampling: Sampling | Sequence[Sampling], *, adapted: Which = True
+    ) -> list[Generation]:
         """One generation a prompt, in order; `ids` without the stop token, `text` without special tokens and without
-        an empty thought.
+        an empty thought. `adapted`: whether a prompt goes to the model with its adapter, or to the base below.
 
         Where prompt and max_new_tokens exceed the context, the limit is what fits. Raises ModelError, with the index
         of the prompt, where nothing fits.
         """
         samplings = [sampling] * len(prompts) if isinstance(sampling, Sampling) else list(sampling)
         rows = []
-        for index, (prompt, wish) in enumerate(zip(prompts, samplings, strict=True)):
-            self._check_prompt(index, len(prompt), needed=len(prompt) + 1)
-            rows.append(_Row(index, prompt, wish, min(wish.max_new_tokens, self.context - len(prompt))))
+        for index, (text, wish) in enumerate(zip(self._texts(prompts, adapted), samplings, strict=True)):
+            self._check_prompt(index, len(text.ids), needed=len(text.ids) + 1)
+            rows.append(_Row(index, text, wish, min(wish.max_new_tokens, self.context - len(text.ids))))
         done = {row.index: self._finish(row, "length") for row in rows if row.limit < 1}
-        waiting = sorted((r for r in rows if r.limit > 0), key=lambda r: (len(r.prompt), r.limit), reverse=True)
-        with _inference(self.model):
-            for start, end in self._batches([(len(r.prompt), r.limit) for r in waiting], self.batch_tokens):
-                for row, result in self._generate(waiting[start:end]):
-                    done[row.index] = result
+        waiting = deque(sorted((row for row in rows if row.limit > 0), key=lambda row: row.need, reverse=True))
+        with self._running([row.text for row in waiting]) as runner:
+            done |= {row.index: result for row, result in self._generate(runner, waiting)}
         return [done[index] for index in range(len(prompts))]
 
-    def score(self, requests: Sequence[tuple[Ids, Ids]]) -> list[Score]:
-        """The log-probability of each continuation token. Equal prompts in a batch are computed once.
+    def generate_both(
+        self, prompts: Sequence[Ids], sampling: Sampling | Sequence[Sampling]
+    ) -> tuple[list[Generation], list[Generation]]:
+        """(the base's, the adapted model's) generations, in one pass where the adapter can be switched by row."""
+        samplings = [sampling] * len(prompts) if isinstance(sampling, Sampling) else list(sampling)
+        if not RowAdapter.suits(self.model):
+            return self.generate(prompts, samplings, adapted=False), self.generate(prompts, samplings)
+        flags = [False] * len(prompts) + [True] * len(prompts)
+        found = self.generate([*prompts, *prompts], [*samplings, *samplings], adapted=flags)
+        return found[: len(prompts)], found[len(prompts) :]
+
+    def score(self, requests: Sequence[tuple[Ids, Ids]], *, adapted: Which = True) -> list[Score]:
+        """The log-probability of each continuation token. What prompts share is computed once.
 
         Raises ModelError, with the index of the request, on an empty prompt or one that exceeds the context.
         """
         for index, (prompt, end) in enumerate(requests):
             self._check_prompt(index, len(prompt), needed=len(prompt) + len(end) - 1)
-        scores = {index: Score(()) for index in range(len(requests))}
-        order = [index for index, (_, end) in enumerate(requests) if end]
-        order.sort(key=lambda i: (len(requests[i][0]), tuple(requests[i][0]), len(requests[i][1])), reverse=True)
-        sizes = [(len(requests[i][0]), len(requests[i][1])) for i in order]
-        with _inference(self.model):
-            for first, last in self._batches(sizes, LOGIT_VALUES // self.model.config.get_text_config().vocab_size):
-                batch = order[first:last]
-                for index, score in zip(batch, self._score([requests[i] for i in batch]), strict=True):
-                    scores[index] = score
-        return [scores[index] for index in range(len(requests))]
+        texts = self._texts([prompt for prompt, _ in requests], adapted)
+        with self._running(texts) as runner:
+            found = runner.score([(text, end) for text, (_, end) in zip(texts, requests, strict=True)])
+        scores = [Score(tuple(one)) for one in found]
+        if not torch.tensor([score.total for score in scores]).isfinite().all():
+            raise ModelError("the model's log-probabilities are not finite: it has diverged")
+        return scores
+
+    def embed(self, texts: Sequence[Ids], *, adapted: Which = True) -> npt.NDArray[np.float32]:
+        """[texts, hidden size]: the mean of a text's last hidden states, its length made 1.
+
+        Raises ModelError, with the index of the text, on an empty one or one that exceeds the context.
+        """
+        for index, ids in enumerate(texts):
+            self._check_prompt(index, len(ids), needed=len(ids))
+        every = self._texts(texts, adapted)
+        if not every:
+            return torch.zeros(0, self.model.config.get_text_config().hidden_size).numpy()
+        with self._running(every) as runner:
+            return torch.nn.functional.normalize(runner.embed(every), dim=1).cpu().numpy()
+
+    def _texts(self, prompts: Sequence[Ids], adapted: Which) -> list[Text]:
+        flags = [adapted] * len(prompts) if isinstance(adapted, bool) else adapted
+        if not all(flags) and not self.has_base:
+            raise ModelError("the model has no adapter that can be taken off, so there is no base below it")
+        return [Text(tuple(ids), flag) for ids, flag in zip(prompts, flags, strict=True)]
 
     def _check_prompt(self, index: int, length: int, needed: int) -> None:
         if not length:
@@ -122,41 +172,65 @@ class LocalEngine:
             what = f"prompt {index} does not fit: {needed:,} tokens with its continuation"
             raise ModelError(what, expected=f"at most {self.context:,}, the context of the model", fix="shorten it")
 
-    def _batches(self, sizes: Sequence[tuple[int, int]], new_tokens: int) -> Iterator[tuple[int, int]]:
-        """Cut a sorted list of (prompt, new) lengths into runs [start, end) within the limits; one row always goes."""
-        start, widest, longest = 0, 0, 0
-        for place, (prompt, new) in enumerate(sizes):
-            widest, longest, rows = max(widest, prompt), max(longest, new), place - start + 1
-            full = rows > self.batch_rows or rows * (widest + longest) > self.batch_tokens
-            if rows > 1 and (full or rows * longest > new_tokens):
-                yield start, place
-                start, widest, longest = place, prompt, new
-        if sizes:
-            yield start, len(sizes)
+    @cached_property
+    def _flat(self) -> bool:
+        return flat.works_on(self.model)
 
-    def _generate(self, rows: list[_Row]) -> Iterator[tuple[_Row, Generation]]:
-        logits, mask, cache = self._prefill([row.prompt for row in rows])
-        while True:
-            going = []
-            draws = [row.random.random() for row in rows]
-            for place, new in enumerate(next_ids(logits, [row.sampling for row in rows], draws)):
-                ended = self._advance(rows[place], new)
-                if ended is None:
-                    going.append(place)
-                else:
-                    yield rows[place], ended
-            if not going:
-                return
-            if len(going) < len(rows):
-                keep = torch.tensor(going, device=mask.device)
-                cache.reorder_cache(keep)
-                rows, mask = [rows[place] for place in going], mask[keep]
-            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
-            newest = torch.tensor([row.ids[-1:] for row in rows], device=mask.device)
-            logits = self._forward(newest, mask, mask.sum(dim=1, keepdim=True) - 1, cache)[:, -1]
+    @contextmanager
+    def _running(self, texts: Sequence[Text]) -> Iterator[flat.FlatRunner | padded.PaddedRunner]:
+        """What computes these texts: no gradients and no dropout inside; the model as it was afterwards."""
+        with _inference(self.model):
+            kinds = {text.adapted for text in texts}
+            adapter = RowAdapter(self.model) if len(kinds) == 2 else None
+            runner = (flat.FlatRunner if self._flat else padded.PaddedRunner)(self.model, adapter)
+            by_row = adapter.by_row() if adapter else nullcontext()
+            with runner.using(), by_row, self.model.disable_adapter() if kinds == {False} else nullcontext():
+                yield runner
 
-    def _advance(self, row: _Row, new: int) -> Generation | None:
-        """Give a row its new token; its result where that ends it."""
+    def _generate(
+        self, runner: flat.FlatRunner | padded.PaddedRunner, waiting: deque[_Row]
+    ) -> Iterator[tuple[_Row, Generation]]:
+        rows: list[_Row] = []
+        runner.begin([row.text for row in waiting])
+        while rows or waiting:
+            fresh = self._admit(rows, waiting) if runner.joins or not rows else []
+            logits = runner.advance([row.text for row in fresh], [row.ids[-1] for row in rows])
+            rows += fresh
+            ended = dict(self._advance(rows, logits))
+            yield from ((rows[place], result) for place, result in ended.items())
+            order = _packed([place for place in range(len(rows)) if place not in ended])
+            if ended:
+                runner.keep(order)
+                rows = [rows[place] for place in order]
+
+    def _admit(self, rows: Sequence[_Row], waiting: deque[_Row]) -> list[_Row]:
+        """The next that fit beside those on their way, no more than one pass may hold; one always goes."""
+        fresh: list[_Row] = []
+        longest = max((row.need for row in rows), default=0)
+        while waiting:
+            longest, count = max(longest, waiting[0].need), len(rows) + len(fresh) + 1
+            if count > 1 and (count > self.batch_rows or count * longest > self.batch_tokens):
+                break
+            if fresh and sum(len(row.text.ids) for row in fresh) + len(waiting[0].text.ids) > flat.PASS_TOKENS:
+                break
+            fresh.append(waiting.popleft())
+        return fresh
+
+    def _advance(self, rows: Sequence[_Row], logits: torch.Tensor) -> Iterator[tuple[int, Generation]]:
+        """Give each row its new token; (place, result) of those that it ends."""
+        draws = [row.random.random() for row in rows]
+        new = next_ids(logits, [row.sampling for row in rows], draws)
+        asked = [place for place, row in enumerate(rows) if row.sampling.logprobs]
+        if asked:
+            found = logits[asked].float().log_softmax(dim=-1)[range(len(asked)), [new[place] for place in asked]]
+            for place, value in zip(asked, found.tolist(), strict=True):
+                rows[place].logprobs.append(value)
+        for place, row in enumerate(rows):
+            if (ended := self._end(row, new[place])) is not None:
+                yield place, ended
+
+    def _end(self, row: _Row, new: int) -> Generation | None:
+        """The result of a row where its new token ends it."""
         if new in self.stop_ids:
             return self._finish(row, "stop")
         row.ids.append(new)
@@ -173,66 +247,32 @@ class LocalEngine:
         text, ids = self.tokenizer.decode(row.ids)[:cut], row.ids
         while cut is not None and ids and self.tokenizer.decode(ids[:-1]).startswith(text):
             ids = ids[:-1]
-        return Generation(text[answer_start(text) :], tuple(ids), finish)
-
-    def _score(self, batch: Sequence[tuple[Ids, Ids]]) -> list[Score]:
-        """Prompts once each, then all continuations in one pass over the copies of their keys and values."""
-        places = {prompt: place for place, prompt in enumerate(dict.fromkeys(tuple(prompt) for prompt, _ in batch))}
-        logits, mask, cache = self._prefill(list(places))
-        of_prompt = torch.tensor([places[tuple(prompt)] for prompt, _ in batch], device=mask.device)
-        ends = [end for _, end in batch]
-        heads = logits.float().log_softmax(dim=-1)[of_prompt, [end[0] for end in ends]].unsqueeze(1)
-        width = max(map(len, ends)) - 1
-        if width:
-            cache.reorder_cache(of_prompt)
-            heads = torch.cat([heads, self._tails(ends, width, mask[of_prompt], cache)], dim=1)
-        if not bool(heads.isfinite().all()):
-            raise ModelError("the model's log-probabilities are not finite: it has diverged")
-        return [Score(tuple(row[: len(end)])) for row, end in zip(heads.tolist(), ends, strict=True)]
-
-    def _tails(self, ends: Sequence[Ids], width: int, mask: torch.Tensor, cache: DynamicCache) -> torch.Tensor:
-        """[rows, width] log-probabilities of the tokens after the first, 0 where a continuation is shorter."""
-        fed, real = _pad([end[:-1] for end in ends], width, mask.device, left=False)
-        targets, _ = _pad([end[1:] for end in ends], width, mask.device, left=False)
-        start = mask.sum(dim=1, keepdim=True)
-        positions = start + torch.arange(width, device=mask.device)
-        # a learned position table has no row for padding beyond the context
-        positions = positions.clamp(max=self.context - 1)
-        logits = self._forward(fed, torch.cat([mask, real], dim=1), positions, cache, last_only=False)
-        found = logits.float().log_softmax(dim=-1).gather(2, targets.unsqueeze(2)).squeeze(2)
-        return found.masked_fill(real == 0, 0.0)
-
-    def _prefill(self, prompts: Sequence[Ids]) -> tuple[torch.Tensor, torch.Tensor, DynamicCache]:
-        """The logits after each prompt [rows, vocabulary], the mask [rows, width] and the cache."""
-        ids, mask = _pad(prompts, max(map(len, prompts)), self.model.device, left=True)
-        cache = DynamicCache(config=self.model.config)
-        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
-        return self._forward(ids, mask, positions, cache)[:, -1], mask, cache
-
-    def _forward(
-        self,
-        ids: torch.Tensor,
-        mask: torch.Tensor,
-        positions: torch.Tensor,
-        cache: DynamicCache,
-        last_only: bool = True,
-    ) -> torch.Tensor:
-        """Logits [rows, columns, vocabulary], of the last column only where the architecture can tell it apart."""
-        extra = {"position_ids": positions, "logits_to_keep": 1 if last_only else 0}
-        extra = {name: value for name, value in extra.items() if name in self._accepted}
-        out = self.model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **extra)
-        logits: torch.Tensor = out.logits
-        return logits
+        logprobs = tuple(row.logprobs[: len(ids)]) if row.sampling.logprobs else None
+        return Generation(text[answer_start(text) :], tuple(ids), finish, logprobs)
 
 
-def _pad(rows: Sequence[Ids], width: int, device: torch.device, *, left: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and mask, both [rows, width]; the mask is made of the lengths."""
-    ids = torch.full((len(rows), width), FILLER)
-    mask = torch.zeros_like(ids)
-    for place, row in enumerate(rows):
-        at = slice(width - len(row), width) if left else slice(0, len(row))
-        ids[place, at], mask[place, at] = torch.tensor(row, dtype=torch.long), 1
-    return ids.to(device), mask.to(device)
+class BaseEngine:
+    """`engine.base.Engine` over what lies below an engine's adapter."""
+
+    def __init__(self, engine: LocalEngine) -> None:
+        self.engine, self.context = engine, engine.context
+
+    def generate(self, prompts: Sequence[Ids], sampling: Sampling | Sequence[Sampling]) -> list[Generation]:
+        return self.engine.generate(prompts, sampling, adapted=False)
+
+    def score(self, requests: Sequence[tuple[Ids, Ids]]) -> list[Score]:
+        return self.engine.score(requests, adapted=False)
+
+    def embed(self, texts: Sequence[Ids]) -> npt.NDArray[np.float32]:
+        return self.engine.embed(texts, adapted=False)
+
+
+def _packed(going: Sequence[int]) -> list[int]:
+    """An order without gaps that moves the fewest: the last ones into the places that became free."""
+    order, last = list(range(len(going))), [place for place in going if place >= len(going)]
+    for place in sorted(set(order) - set(going)):
+        order[place] = last.pop()
+    return order
 
 
 @contextmanager

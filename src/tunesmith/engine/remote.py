@@ -81,6 +81,10 @@ class RemoteChat:
         key = wire.key(self.name, request)
         return self.answers.get(key) or self._failed.get(key)
 
+    def seconds(self, request: ChatRequest) -> float | None:
+        """How long the endpoint took over a stored reply, connecting included."""
+        return self.answers.seconds(wire.key(self.name, request))
+
     def close(self) -> None:
         self.answers.close()
 
@@ -209,7 +213,8 @@ class RemoteChat:
     def _take(self, item: _Try, content: bytes, seconds: float, close: Callable[..., None]) -> _Try | None:
         """A whole answer, stored with what it cost; or one that is none, and is asked for again."""
         try:
-            reply = wire.read_reply(content, item.request.sampling.max_new_tokens)
+            request = item.request
+            reply = wire.read_reply(content, request.sampling.max_new_tokens, request.choices)
         except ValueError:
             close(Closed(LOST, seconds))
             start = self._redact(" ".join(content[:80].decode("utf-8", "replace").split()))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import email.utils
 import hashlib
 import json
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from tunesmith.engine.base import ChatRequest, Reply
 Verdict = Literal["ok", "again", "refused", "fatal"]
 AGAIN = frozenset({408, 409, 429})  # and every 5xx: another try may do; anything else would fail the same way again
 STOPS = {"eos": "stop", "eos_token": "stop", "end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length"}
+TOP = 20  # log-probabilities that are asked for: what most endpoints give at most
 NO_MONEY = ("insufficient_quota", "billing_hard_limit_reached")
 # A 4xx that is about these messages alone: the next request may well be answered.
 _REFUSED = re.compile(
@@ -35,6 +37,7 @@ class Manners:
     schema: Literal["json_schema", "json_object", "none"] = "json_schema"
     limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     seed: bool = True
+    logprobs: bool = True
 
 
 def canonical(model: str, request: ChatRequest) -> str:
@@ -51,6 +54,7 @@ def canonical(model: str, request: ChatRequest) -> str:
         "sample": request.sample,
         "schema": request.schema,
     }
+    asked |= {"choices": list(request.choices)} if request.choices else {}  # without: what was asked before stays
     return json.dumps(asked, sort_keys=True, separators=(",", ":"))
 
 
@@ -71,6 +75,7 @@ def payload(model: str, request: ChatRequest, manners: Manners) -> bytes:
     body |= {"top_p": s.top_p} if s.top_p != 1 else {}
     body |= {"stop": list(s.stop)} if s.stop else {}
     body |= {"seed": seed(request)} if manners.seed else {}
+    body |= {"logprobs": True, "top_logprobs": TOP} if manners.logprobs and request.choices else {}
     if request.schema is not None and manners.schema == "json_schema":
         schema = {"name": "answer", "strict": True, "schema": request.schema}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
@@ -86,6 +91,8 @@ def adapted(manners: Manners, complaint: str) -> Manners | None:
         return replace(manners, schema="json_object" if manners.schema == "json_schema" else "none")
     if manners.limit == "max_tokens" and "max_completion_tokens" in said:
         return replace(manners, limit="max_completion_tokens")
+    if manners.logprobs and "logprobs" in said:
+        return replace(manners, logprobs=False)
     return replace(manners, seed=False) if manners.seed and re.search(r"\bseed\b", said) else None
 
 
@@ -113,7 +120,7 @@ def verdict(status: int, code: str, said: str) -> Verdict:
     return "refused" if status in (400, 413, 422) and _REFUSED.search(f"{code} {said}") else "fatal"
 
 
-def read_reply(body: bytes, limit: int) -> Reply:
+def read_reply(body: bytes, limit: int, choices: Sequence[str] = ()) -> Reply:
     """The reply in a whole answer. Raises ValueError where it is not one: not JSON, or without a message.
 
     An endpoint that does not say why it stopped is taken to have been cut where `limit` tokens were used.
@@ -132,7 +139,25 @@ def read_reply(body: bytes, limit: int) -> Reply:
     if finish is None:
         finish = "length" if completion is not None and completion >= limit else "stop"
     finish = "refusal" if refusal else STOPS.get(finish, str(finish))
-    return Reply(text or str(refusal or ""), finish, thought, prompt, completion)
+    return Reply(text or str(refusal or ""), finish, thought, prompt, completion, _choices(choice, choices))
+
+
+def _choices(choice: Mapping[str, Any], wanted: Sequence[str]) -> dict[str, float]:
+    """The log-probability of each wanted word as the first of the answer: of all tokens that are it but for spaces.
+
+    Empty where the endpoint tells none, or in a form that is not known.
+    """
+    found: dict[str, float] = {}
+    try:
+        tokens = choice["logprobs"]["content"] if wanted else []
+        first = [token["top_logprobs"] for token in tokens if token["token"].strip()][:1]
+        for entry in first[0] if first else ():
+            word, share = entry["token"].strip(), math.exp(entry["logprob"])
+            if word in wanted and 0 < share < math.inf:
+                found[word] = found.get(word, 0.0) + share
+    except (KeyError, TypeError, AttributeError, OverflowError):
+        return {}
+    return {word: math.log(share) for word, share in found.items()}
 
 
 def usage(obj: Mapping[str, Any]) -> tuple[int | None, int | None]:

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tunesmith.evaluate.catalogue import headline, meaning
 from tunesmith.evaluate.report import gain, interval, number
-from tunesmith.evaluate.score import Item, headline, meaning
+from tunesmith.evaluate.score import Item
 
 EXAMPLES = 8  # of each kind
 TEMPLATES = Path(__file__).parent / "templates"

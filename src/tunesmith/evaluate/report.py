@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from tunesmith.evaluate.score import Item, headline, meaning
-from tunesmith.metrics.stats import mean_interval, paired, verdict
+from tunesmith.evaluate.catalogue import headline, meaning
+from tunesmith.evaluate.score import Item
+from tunesmith.metrics.stats import LEVEL, holm, mean_interval, paired, verdict
 from tunesmith.metrics.style import DETECTORS, Detector
 
 RANKING = ("fields", "f1", "rougeL", "rouge1", "rouge2", "exact_match")  # what examples are ranked by, where measured
@@ -19,12 +20,16 @@ def build(items: Sequence[Item], detectors: Sequence[Detector], facts: dict[str,
     parts = {origin: [i for i in items if i.row.meta.origin == origin] for origin in origins if len(origins) > 1}
     splits = {name: {"n": len(part), "metrics": _headlines(part, seed)} for name, part in parts.items()}
     return {
+        "not_run": {},
+        "corpus": {},
+        "confusion": None,
+        "latency_ms": None,
         **facts,
         "n": len(items),
         "clusters": len({item.group for item in items}),
         "arms": list(items[0].arms),
-        "metrics": _scores(items, seed),
-        "errors": {d.name: _error(items, d, seed) for d in detectors},
+        "metrics": _as_family(_scores(items, seed)),
+        "errors": _as_family({d.name: _error(items, d, seed) for d in detectors}),
         "origins": splits,
     }
 
@@ -46,13 +51,29 @@ def table(report: dict[str, Any]) -> str:
     scores = {name: cell for name, cell in report["metrics"].items() if headline(name)}
     lines = [[name, *_cells(c), *(number(c["arms"][a]["base"]) for a in arms)] for name, c in scores.items()]
     for arm in arms:
-        against = {name: c["arms"][arm] for name, c in scores.items()}
+        against = {name: c["arms"][arm] for name, c in scores.items() if c["arms"][arm]["n"] or not c["n"]}
         lines += [[], [f"against {arm}", arm, *head[2:6]], *([name, *_cells(c)] for name, c in against.items())]
+    if report["corpus"]:
+        lines += [[], ["over all rows", *head[1:]]]
+        for name, c in report["corpus"].items():
+            lines.append([name, *_cells(c), *(number(c["arms"].get(arm)) for arm in arms)])
     lines += [[], ["errors", *head[1:6], "fixed", "introduced", "persisting"]]
     for name, c in report["errors"].items():
         lines.append([name, *_cells(c), str(c["fixed"]), str(c["introduced"]), str(c["persisting"])])
     lines += [[d.name, "NOT RUN"] for d in DETECTORS if d.name not in report["errors"]]
-    return _aligned([head, *lines])
+    return "\n".join([_aligned([head, *lines]), *_notes(report)])
+
+
+def _notes(report: dict[str, Any]) -> list[str]:
+    """Latency, the tuned model's confusions, and what was not run."""
+    out = []
+    for arm, took in (report["latency_ms"] or {}).items():
+        out.append(f"latency of {arm}: " + ", ".join(f"{share} {ms:.0f} ms" for share, ms in took.items()))
+    if report["confusion"]:
+        labels = report["confusion"]["labels"]
+        counts = [[label, *map(str, row)] for label, row in zip(labels, report["confusion"]["tuned"], strict=True)]
+        out += ["", _aligned([["labels of tuned", *labels, "(none)"], *counts])]
+    return [*out, *(f"{name}: NOT RUN, {why}" for name, why in report["not_run"].items())]
 
 
 def number(value: float | None, sign: bool = False) -> str:
@@ -85,6 +106,16 @@ def _scores(items: Sequence[Item], seed: int) -> dict[str, Any]:
         arms = items[0].arms if headline(name) else ()
         out[name] = cell | {"arms": {arm: _compare(items, name, arm, seed) for arm in arms}}
     return out
+
+
+def _as_family(cells: dict[str, Any]) -> dict[str, Any]:
+    """Verdicts by p adjusted over all that have one: of twenty metrics one is below 0.05 by chance alone."""
+    asked = {name: cell["p"] for name, cell in cells.items() if cell["verdict"] and (headline(name) or "fixed" in cell)}
+    adjusted = holm(asked)
+    for name, p in adjusted.items():
+        sure = p is not None and p < 1 - LEVEL
+        cells[name] |= {"p_holm": p, "verdict": cells[name]["verdict"] if sure else "cannot tell"}
+    return cells
 
 
 def _means(items: Sequence[Item], name: str, seed: int) -> dict[str, float | None]:

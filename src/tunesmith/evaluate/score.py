@@ -2,62 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from tunesmith.core.records import Row
 from tunesmith.engine.base import Generation
-from tunesmith.metrics.labels import false_refusal, field_accuracy, fields, guard_recall
-from tunesmith.metrics.overlap import exact_match, length_ratio, rouge, token_f1
+from tunesmith.evaluate.catalogue import METRICS, rouges
+from tunesmith.metrics.labels import false_refusal, guard_recall
+from tunesmith.metrics.overlap import rouge
 from tunesmith.metrics.style import Vocabulary, detect
 
-MetricName = Literal["exact_match", "f1", "rouge1", "rouge2", "rougeL", "length_ratio", "fields"]
-FIELDS_SHARE = 0.1  # of the references, from which on fields are scored unasked; free text has them by accident (1 %)
-_PLAIN: Mapping[str, Callable[[str, str], float | None]] = {
-    "exact_match": exact_match,
-    "f1": token_f1,
-    "length_ratio": length_ratio,
-    "fields": field_accuracy,
-}
-
-
-class Meaning(NamedTuple):
-    """Whether higher is better (None: neither is), and what a metric says, for the report."""
-
-    higher_is_better: bool | None
-    text: str
-
-
-MEANINGS: Mapping[str, Meaning] = {
-    "exact_match": Meaning(True, "the same text, but for case, spaces and the full stop at the end"),
-    "f1": Meaning(True, "words shared with the reference: F1 of precision and recall"),
-    "rouge1": Meaning(True, "ROUGE-1 F1: single words shared"),
-    "rouge2": Meaning(True, "ROUGE-2 F1: pairs of neighbouring words shared"),
-    "rougeL": Meaning(True, "ROUGE-L F1: longest common sequence of words"),
-    "length_ratio": Meaning(None, "words for each word of the reference; 1 is the reference's own length"),
-    "fields": Meaning(True, "share of the reference's 'key: value' fields given with the same value"),
-    "guard_recall": Meaning(True, "questions to be declined that were declined"),
-    "false_refusal": Meaning(False, "questions with an answer that were declined all the same"),
-}
-
-
-def meaning(name: str) -> Meaning:
-    """Precision and recall of a ROUGE (rouge1_recall) are read like its F1."""
-    head, _, part = name.partition("_")
-    return MEANINGS[name] if headline(name) else Meaning(True, f"the {part} of {head}")
-
-
-def headline(name: str) -> bool:
-    """Whether a metric stands for itself, and is not the precision or recall of another."""
-    return name in MEANINGS
+Measured = Mapping[str, Mapping[str, float | None]]  # metric -> arm -> value, of what needs more than two texts
 
 
 @dataclass(frozen=True)
 class Item:
     """`scores` is metric -> arm -> value, where the arms are "base", "tuned" and the reference arms' names.
 
-    A value is None where a metric has nothing to say of a row (fields of a sentence), then for all arms alike.
+    A value is None where a metric has nothing to say of a row (fields of a sentence), then for base and tuned alike,
+    and where an arm is no model (perplexity of the majority answer).
     """
 
     row: Row
@@ -72,6 +36,11 @@ class Item:
     def group(self) -> str:
         """What is resampled together: the row's group, or the row itself."""
         return self.row.meta.group or self.row.id
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """Every arm's answer."""
+        return {"base": self.base.text, "tuned": self.tuned.text, **self.arms}
 
     def prediction_json(self) -> dict[str, Any]:
         meta = self.row.meta.to_json()
@@ -89,30 +58,26 @@ class Item:
         return {"id": self.row.id, "metrics": metrics, "errors": {arm: dict(e) for arm, e in self.errors.items()}}
 
 
-def reference_of(row: Row) -> str:
-    """The answer a row holds: its last assistant message, or the chosen answer of a preference."""
-    return row.answer or row.chosen or ""
-
-
-def metric_names(asked: Iterable[str], references: Collection[str]) -> list[str]:
-    """The metrics asked for, and fields where the references have them."""
-    with_fields = sum(bool(fields(reference)) for reference in references)
-    extra = ["fields"] if with_fields >= FIELDS_SHARE * len(references) else []
-    return list(dict.fromkeys([*asked, *extra]))
-
-
 @dataclass(frozen=True)
 class Scorer:
-    """What every item is scored with."""
+    """What every item is scored with. `functions` score (prediction, reference, row) for names not in the table.
+
+    `labels`: the distinct answers where the task is classification.
+    """
 
     names: list[str]
     guards: frozenset[str]
     vocabulary: Vocabulary
+    functions: Mapping[str, Callable[[str, str, Row], float | None]] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
 
-    def item(self, row: Row, base: Generation, tuned: Generation, arms: Mapping[str, str]) -> Item:
-        reference = reference_of(row)
+    def item(
+        self, row: Row, base: Generation, tuned: Generation, arms: Mapping[str, str], measured: Measured | None = None
+    ) -> Item:
+        reference = row.reference
         texts = {"base": base.text, "tuned": tuned.text, **arms}
-        by_arm = {arm: dict(self._values(text, reference)) for arm, text in texts.items()}
+        of_arm = {arm: {name: values.get(arm) for name, values in (measured or {}).items()} for arm in texts}
+        by_arm = {arm: dict(self._values(text, reference, row, of_arm[arm])) for arm, text in texts.items()}
         scores = {name: {arm: by_arm[arm][name] for arm in texts} for name in by_arm["base"]}
         prompt = "\n".join(m.content for m in row.prompt)
         errors = {
@@ -121,15 +86,22 @@ class Scorer:
         }
         return Item(row, reference, base, tuned, arms, scores, errors)
 
-    def _values(self, prediction: str, reference: str) -> Iterator[tuple[str, float | None]]:
-        overlaps = rouge(prediction, reference) if any(name.startswith("rouge") for name in self.names) else {}
+    def _values(
+        self, prediction: str, reference: str, row: Row, measured: Mapping[str, float | None]
+    ) -> Iterator[tuple[str, float | None]]:
+        asked = rouges(self.names)
+        overlaps = rouge(prediction, reference, asked) if asked else {}
         for name in self.names:
             if name in overlaps:
                 yield name, overlaps[name].f1
                 yield f"{name}_precision", overlaps[name].precision
                 yield f"{name}_recall", overlaps[name].recall
-            else:
-                yield name, _PLAIN[name](prediction, reference)
+            elif name in measured:
+                yield name, measured[name]
+            elif name in self.functions:
+                yield name, self.functions[name](prediction, reference, row)
+            elif function := METRICS[name].function:
+                yield name, function(prediction, reference)
         if self.guards:
             yield "guard_recall", guard_recall(prediction, reference, self.guards)
             yield "false_refusal", false_refusal(prediction, reference, self.guards)

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-ROUGE = ("rouge1", "rouge2", "rougeL")
+ROUGE = {"rouge1": 1, "rouge2": 2, "rougeL": 1, "rougeLsum": 1}  # name -> the fewest words that it can tell apart
 TERMINAL = " .!?\u3002\u0964\u06d4"  # what NFKC leaves of sentence ends: Latin, CJK, Devanagari, Urdu
-_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_WORD = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+")
+UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_WORD = re.compile(rf"[{UNSPACED}]|[^\s{UNSPACED}]+")
 
 
 @dataclass(frozen=True)
@@ -63,17 +63,17 @@ def token_f1(prediction: str, reference: str) -> float:
     return 2 * shared / (len(predicted) + len(wanted))
 
 
-def rouge(prediction: str, reference: str) -> dict[str, Overlap]:
-    """ROUGE-1, -2 and -L (Lin 2004) without stemming.
+def rouge(prediction: str, reference: str, names: Sequence[str] = tuple(ROUGE)) -> dict[str, Overlap]:
+    """ROUGE-1, -2, -L and -Lsum (Lin 2004; -Lsum takes each line by itself) without stemming.
 
     Where both texts are too short for one n-gram, rouge-score gives 0 even to equal texts; here they get exact match.
     """
-    scores = _scorer().score(reference, prediction)
+    scores = _scorer(tuple(names)).score(reference, prediction)
     predicted, wanted = len(words(prediction)), len(words(reference))
     same = exact_match(prediction, reference)
     out = {}
-    for name, least in zip(ROUGE, (1, 2, 1), strict=True):
-        too_short = predicted < least and wanted < least
+    for name in names:
+        too_short = max(predicted, wanted) < ROUGE[name]
         s = scores[name]
         out[name] = Overlap(same, same, same) if too_short else Overlap(s.precision, s.recall, s.fmeasure)
     return out
@@ -93,7 +93,7 @@ class _UnicodeTokenizer:
 
 
 @functools.cache
-def _scorer() -> Any:
+def _scorer(names: tuple[str, ...]) -> Any:
     from rouge_score.rouge_scorer import RougeScorer  # 0.9 s: it imports nltk
 
-    return RougeScorer(list(ROUGE), use_stemmer=False, tokenizer=_UnicodeTokenizer())
+    return RougeScorer(list(names), use_stemmer=False, tokenizer=_UnicodeTokenizer())

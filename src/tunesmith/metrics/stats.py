@@ -1,21 +1,26 @@
 """Did it get better? Paired differences with intervals, clustered by group.
 
-Items of a group (near-duplicates, pages of one document) rise and fall together, so groups are drawn, not items.
+Items of a group (near-duplicates, pages of one document) rise and fall together, so groups are counted, not items.
+`docs/statistics.md` says which interval and which test is used when, and how well they keep their promise.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from tunesmith.metrics.intervals import LEVEL as LEVEL
+from tunesmith.metrics.intervals import Array, interval
+
 RESAMPLES = 10_000
-LEVEL = 0.95
+ENUMERATED = 12  # clusters that differ, up to which all 2^n sign patterns are gone through
+LONGEST = 100_000  # of the distribution of an integer sum, up to which it is computed exactly
 _CELLS = 2_000_000  # random numbers drawn at a time: 16 MB
 
 Verdict = Literal["better", "worse", "cannot tell"]
@@ -34,7 +39,7 @@ class Mean:
 
 @dataclass(frozen=True)
 class Paired:
-    """Two arms on the same items: their means, the difference tuned - base, its 95 % interval, and p."""
+    """Two arms on the same items: their means, the difference tuned - base, its 95 % interval, p and its test."""
 
     n: int
     clusters: int
@@ -44,83 +49,97 @@ class Paired:
     low: float | None
     high: float | None
     p: float | None
+    test: str | None = None
 
 
 def paired(base: Sequence[float], tuned: Sequence[float], groups: Sequence[str], seed: int = 0) -> Paired:
     """Compare two arms item by item.
 
-    The interval is the percentile interval of a cluster bootstrap (10,000 resamples); p is a two-sided sign-flip
-    permutation test over clusters. One cluster has neither. Raises ValueError on unequal lengths.
+    The interval is that of `intervals.interval`; p is two-sided, from McNemar's exact test for zeros and ones without
+    groups, else from the sign-flip test over groups (exact but for many groups of fractions, where `seed` draws 10,000
+    patterns). One cluster has neither. Raises ValueError on unequal lengths.
     """
     if not len(base) == len(tuned) == len(groups):
         raise ValueError(f"{len(base)} base, {len(tuned)} tuned, {len(groups)} groups: one of each an item")
     if not len(base):
         return Paired(0, 0, None, None, None, None, None, None)
-    difference = np.asarray(tuned, float) - np.asarray(base, float)
-    sums, sizes = _clusters(difference, groups)
-    low, high = _interval(difference, sums, sizes, seed, lowest=-1.0)
-    p = _sign_flip(sums, seed) if len(sums) > 1 else None
-    means = float(np.mean(base)), float(np.mean(tuned)), float(difference.mean())
-    return Paired(len(difference), len(sums), *means, low, high, p)
+    before, after = np.asarray(base, float), np.asarray(tuned, float)
+    difference, index = after - before, cluster_index(groups)
+    sums = np.bincount(index, weights=difference).astype(np.float64)
+    low, high = interval(difference, index, lowest=-1.0)
+    p, test = sign_flip(sums, seed) if len(sums) > 1 else (None, None)
+    if test and len(sums) == len(difference) and set(before) | set(after) <= {0.0, 1.0}:
+        test = "exact McNemar"  # of which the sign-flip test of single items is another name
+    means = float(before.mean()), float(after.mean()), float(difference.mean())
+    return Paired(len(difference), len(sums), *means, low, high, p, test)
 
 
 def mean_interval(values: Sequence[float], groups: Sequence[str], seed: int = 0) -> Mean:
-    """The mean of one arm and the percentile interval of its cluster bootstrap."""
+    """The mean of one arm with its interval. `seed` is not used: nothing is drawn."""
     if not len(values):
         return Mean(0, 0, None, None, None)
-    items = np.asarray(values, float)
-    sums, sizes = _clusters(items, groups)
-    low, high = _interval(items, sums, sizes, seed, lowest=0.0)
-    return Mean(len(items), len(sums), float(items.mean()), low, high)
+    items, index = np.asarray(values, float), cluster_index(groups)
+    low, high = interval(items, index, lowest=0.0)
+    return Mean(len(items), int(index.max()) + 1, float(items.mean()), low, high)
 
 
-def verdict(result: Paired, higher_is_better: bool = True) -> Verdict:
-    """Never more than the interval allows: it must leave out 0. p must agree: on few groups it is the safer."""
-    low, high, p = result.low, result.high, result.p
+def verdict(result: Paired, higher_is_better: bool = True, p: float | None = None) -> Verdict:
+    """Never more than the interval allows: it must leave out 0, and p (the result's own, or one adjusted by `holm`)
+    must be below 0.05."""
+    low, high, p = result.low, result.high, result.p if p is None else p
     if low is None or high is None or p is None or p >= 1 - LEVEL or low <= 0 <= high:
         return "cannot tell"
     return "better" if (low > 0) == higher_is_better else "worse"
 
 
-def _clusters(items: Array, groups: Sequence[str]) -> tuple[Array, Array]:
-    """Sum and size of each cluster, in order of first appearance. An item whose group is '' stands alone."""
+def holm(values: Mapping[str, float | None]) -> dict[str, float | None]:
+    """The p values of a family of tests, adjusted (Holm 1979): below 0.05, the chance that any of them is a false alarm
+    is below 0.05. One that was not run counts for nothing and stays None."""
+    run = sorted((p, name) for name, p in values.items() if p is not None)
+    out: dict[str, float | None] = dict.fromkeys(values)
+    least = 0.0
+    for rank, (p, name) in enumerate(run):
+        out[name] = least = max(least, min(1.0, (len(run) - rank) * p))
+    return out
+
+
+def cluster_index(groups: Sequence[str]) -> NDArray[np.intp]:
+    """The cluster of each item, numbered in order of first appearance. An item whose group is '' stands alone."""
     order: dict[object, int] = {}
-    index = np.array([order.setdefault(group or number, len(order)) for number, group in enumerate(groups)])
-    return np.bincount(index, weights=items).astype(np.float64), np.bincount(index).astype(np.float64)
+    return np.array([order.setdefault(group or number, len(order)) for number, group in enumerate(groups)], np.intp)
 
 
-def _interval(
-    items: Array, sums: Array, sizes: Array, seed: int, lowest: float
-) -> tuple[float, float] | tuple[None, None]:
-    if len(sums) < 2:
-        return None, None
-    if np.ptp(items) == 0:
-        return _unvaried(float(items[0]), len(sums), lowest)
-    draws = _draws(len(sums), len(sums), seed, np.int32)
-    means = np.concatenate([sums[draw].sum(1) / sizes[draw].sum(1) for draw in draws])
-    tail = (1 - LEVEL) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return float(low), float(high)
+def sign_flip(sums: Array, seed: int = 0) -> tuple[float, str]:
+    """Two-sided p and the name of the test: were the arms alike, each cluster's sum could as well have the other sign.
 
-
-def _unvaried(value: float, clusters: int, lowest: float) -> tuple[float, float] | tuple[None, None]:
-    """The interval when every item gave the same value, where a bootstrap would claim certainty.
-
-    After n equal clusters up to u = 1 - 0.025^(1/n) of all clusters may differ (Clopper-Pearson for 0 of n), at worst
-    by as much as a score in [lowest, 1] can. None for a value outside it, such as a length ratio.
+    p is the share of sign patterns that give as large a total. Whole numbers (of single items: McNemar's test) and
+    few clusters are counted out exactly; otherwise 10,000 patterns are drawn, the observed one counted in.
     """
-    if not lowest <= value <= 1:
-        return None, None
-    u = 1 - ((1 - LEVEL) / 2) ** (1 / clusters)
-    return value - u * (value - lowest), value + u * (1 - value)
-
-
-def _sign_flip(sums: Array, seed: int) -> float:
-    """The share of random sign patterns over the clusters that give as large a sum, the observed one counted in."""
-    observed = abs(sums.sum()) - 1e-9 * (1 + np.abs(sums).sum())  # sums in another order round differently
+    sums = np.abs(total := sums[sums != 0])
+    observed = abs(float(total.sum())) - 1e-9 * (1 + float(sums.sum()))  # sums in another order round differently
+    if (sums == np.rint(sums)).all() and sums.sum() <= LONGEST:
+        return _exact(sums.astype(np.int64), observed), "exact sign-flip"
+    if len(sums) <= ENUMERATED:
+        patterns = 2 * (np.arange(2 ** len(sums))[:, None] >> np.arange(len(sums)) & 1) - 1
+        return float((np.abs(patterns @ sums) >= observed).mean()), "exact sign-flip"
     flipped = (2 * (draw @ sums) - sums.sum() for draw in _draws(2, len(sums), seed, np.int8))  # signs are 2 x 0/1 - 1
     larger = sum(int((np.abs(one) >= observed).sum()) for one in flipped)
-    return (1 + larger) / (1 + RESAMPLES)
+    return (1 + larger) / (1 + RESAMPLES), "sign-flip permutation"
+
+
+def _exact(sums: NDArray[np.int64], observed: float) -> float:
+    """The share of patterns, from the distribution of the sum of those that stay positive: one binomial a size."""
+    from scipy.special import gammaln
+
+    shares = np.ones(1)
+    for size, count in sorted(Counter(sums.tolist()).items()):
+        positive = np.arange(count + 1)
+        ways = gammaln(count + 1) - gammaln(positive + 1) - gammaln(count - positive + 1)
+        steps = np.zeros(size * count + 1)
+        steps[::size] = np.exp(ways - count * math.log(2))
+        shares = np.convolve(shares, steps)
+    totals = 2 * np.arange(len(shares)) - int(sums.sum())
+    return min(1.0, float(shares[np.abs(totals) >= observed].sum()))
 
 
 def _draws(high: int, width: int, seed: int, kind: type[np.integer[Any]]) -> Iterator[NDArray[Any]]:

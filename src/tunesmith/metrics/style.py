@@ -6,16 +6,16 @@ and the real outputs of a base model (davinci) and its tuned version on 252 prom
 
 from __future__ import annotations
 
-import functools
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tunesmith.metrics.overlap import words
+from tunesmith.metrics.spelling import Lexicon, checkable, in_dictionary, slips
 from tunesmith.metrics.stats import nearest_rank
 
-LONGER = 1.5  # times the reference
+LONGER = 1.5  # times the reference, beside what the training answers say
+LONGER_ALONE = 3.0  # times the reference, where there are none
 LOOPS = 3  # times a phrase in a row
 PHRASE = range(2, 9)  # words in a phrase that loops
 # Share of 4-grams that were there before. Above 0.3 lie 1 of 3,276 human answers and 249 of 252 of the base model.
@@ -24,28 +24,28 @@ DUPLICATES_LEAST = 10  # 4-grams; in shorter texts a single repeat is already a 
 # Share of the training words that the English dictionary knows: 0.97-1.0 in seven English sets; 0.06-0.29 for the
 # 3,000 commonest words of Spanish, French, German, Dutch, Italian and Portuguese.
 ENGLISH = 0.5
-BRITISH = (("our", "or"), ("is", "iz"), ("ys", "yz"), ("tre", "ter"), ("ence", "ense"))  # the dictionary is American
-_CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`", re.DOTALL)
-_PLAIN = re.compile(r"[a-z]+(?:['-][a-z]+)*")  # lower case, no digit, dot or underscore: neither a name nor code
-_EDGES = ".,;:!?\"'“”‘’()[]{}*…–—"
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What the training answers tell: their words, the length (words) that 99 % stay within, whether it is English."""
+    """What the training answers tell: their words, the lengths (words) that 99 % stay within, whether it is English.
 
-    words: frozenset[str]
+    Of no answers at all nothing is known: the lengths are 0, and the spelling is taken for English.
+    """
+
+    lexicon: Lexicon
+    shortest: int
     longest: int
     english: bool
 
     @classmethod
     def of(cls, answers: Iterable[str]) -> Vocabulary:
         answers = list(answers)
-        longest = int(nearest_rank([len(words(a)) for a in answers], 0.99))
-        plain = {word for a in answers for word in _checkable(a)}
-        known = sum(_in_dictionary(word) for word in plain)
-        every = frozenset(word for a in answers for word in words(a))
-        return cls(every, longest, english=known >= ENGLISH * len(plain))
+        lengths = [len(words(a)) for a in answers]
+        longest, shortest = int(nearest_rank(lengths, 0.99)), int(-nearest_rank([-n for n in lengths], 0.99))
+        plain = {word for a in answers for word in checkable(a)}
+        known = sum(in_dictionary(word) for word in plain)
+        return cls(Lexicon.of(answers), shortest, longest, english=known >= ENGLISH * len(plain))
 
 
 @dataclass(frozen=True)
@@ -78,19 +78,22 @@ def detectors(vocabulary: Vocabulary) -> list[Detector]:
 
 
 def misspelling(answer: Answer) -> str | None:
-    """Words in no dictionary, training answer, prompt or reference. A wrong but real word ("lever") is not found."""
-    near = {*words(answer.prompt), *words(answer.reference)}
-    unknown = (w for w in _checkable(answer.prediction) if not _in_dictionary(w))
-    found = (w for w in unknown if (stem := _stem(w)) not in answer.vocabulary.words and stem not in near)
-    return ", ".join(dict.fromkeys(found)) or None
+    """Words in no dictionary, training answer, prompt or reference, and real words that stand for another."""
+    prompt, reference = Lexicon.of([answer.prompt]), Lexicon.of([answer.reference])
+    found = slips(answer.prediction, prompt, reference, answer.vocabulary.lexicon)
+    return ", ".join(dict.fromkeys(map(str, found))) or None
 
 
 def too_long(answer: Answer) -> str | None:
-    """Did not stop, or has more words than both 1.5 x the reference and 99 % of the training answers."""
+    """Did not stop, or has more words than both 1.5 x the reference and 99 % of the training answers.
+
+    Where there are no training answers, more than 3 x the reference.
+    """
     if answer.finish == "length":
         return "did not stop before the limit of new tokens"
     length = len(words(answer.prediction))
-    limit = max(LONGER * len(words(answer.reference)), answer.vocabulary.longest)
+    longest = answer.vocabulary.longest
+    limit = max((LONGER if longest else LONGER_ALONE) * len(words(answer.reference)), longest)
     return f"{length} words, more than {limit:g}" if length > limit else None
 
 
@@ -115,7 +118,9 @@ def repetition(text: str) -> str | None:
 
 
 DETECTORS: Sequence[Detector] = (
-    Detector("misspelling", misspelling, "a word that is in no English dictionary, training answer or prompt"),
+    Detector(
+        "misspelling", misspelling, "a word that is in no English dictionary or training answer, or stands for another"
+    ),
     Detector("too_long", too_long, "did not stop, or is far longer than the reference and the training answers"),
     Detector("repetitive", repetitive, "the same phrase again and again"),
 )
@@ -137,30 +142,3 @@ def _loop(found: list[str], n: int) -> str | None:
         if count == LOOPS and any(len(w) > 1 and not w.isdigit() for w in phrase):
             return " ".join(phrase)
     return None
-
-
-def _checkable(text: str) -> Iterator[str]:
-    """The words whose spelling can be judged: ASCII lower case, four letters or more, outside code."""
-    for token in _CODE.sub(" ", text).replace("’", "'").split():
-        if _PLAIN.fullmatch(bare := token.strip(_EDGES)):
-            yield from (part for part in bare.split("-") if len(_stem(part)) >= 4)
-
-
-def _stem(word: str) -> str:
-    """Without "'s", "n't" and the like."""
-    return word.split("'")[0]
-
-
-@functools.lru_cache(maxsize=100_000)
-def _in_dictionary(word: str) -> bool:
-    known = _dictionary()
-    stem = _stem(word)
-    american = (stem.replace(british, here) for british, here in BRITISH if british in stem)
-    return any(w in known for w in (word, stem, *american))
-
-
-@functools.cache
-def _dictionary() -> Any:
-    from spellchecker import SpellChecker  # 0.1 s to load
-
-    return SpellChecker(language="en")

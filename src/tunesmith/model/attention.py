@@ -53,8 +53,8 @@ def positions(lengths: Sequence[int], device: torch.device) -> Tensor:
 
 
 @contextmanager
-def using(model: PreTrainedModel, kind: Kind) -> Iterator[None]:
-    """`model` attends within documents inside; the implementation that it had comes back after."""
+def using(model: PreTrainedModel, kind: Kind | Literal["slots"]) -> Iterator[None]:
+    """`model` attends within documents (or slots) inside; the implementation that it had comes back after."""
     before = model.config._attn_implementation
     model.set_attn_implementation(f"tunesmith_{kind}")
     try:

@@ -11,33 +11,12 @@ from tunesmith.core.records import Row
 from tunesmith.prepare.corpus import Corpus, answers, asks, turns
 from tunesmith.prepare.finding import Check, Hit
 from tunesmith.prepare.pii import personal, secrets
+from tunesmith.text.refusals import REFUSALS
 from tunesmith.text.residue import control_tokens, has_residue
 from tunesmith.text.similar import normalise
 
 NULLS = ("null", "nan", "none", "undefined", "n/a")  # what a program writes where it had nothing
 ECHO = 40  # characters of a question from which its return in the answer counts
-REFUSALS = (  # normalised: no apostrophes, no commas
-    "as an ai language model",
-    "as a large language model",
-    "as an ai assistant i",
-    "as an ai i ",
-    "im just an ai",
-    "i am an ai language model",
-    "im an ai language model",
-    "my knowledge cutoff",
-    "my training data only",
-    "i dont have personal opinions",
-    "i do not have personal opinions",
-    "im sorry but i cant",
-    "im sorry but i cannot",
-    "i am sorry but i cannot",
-    "i cannot fulfill",
-    "i cannot assist with",
-    "i cant assist with",
-    "i am unable to assist",
-    "im unable to assist",
-    "i cannot provide you with",
-)
 BOILERPLATE_START = ("certainly ", "sure heres", "sure here ", "of course here", "absolutely here", "great question")
 BOILERPLATE = (
     "i hope this helps",

@@ -24,9 +24,9 @@ def read(raw: Sequence[Artifact]) -> tuple[list[Row], list[Reject]]:
     for row in rows:
         same_kind((kind(row), place(row)), (kind(rows[0]), place(rows[0])))
     kin = kinship(raw)
-    if kin.replaced:  # an id is a hash of all that a row says
-        rejects += [reject(row, "rewritten", kin.replaced[row.id]) for row in rows if row.id in kin.replaced]
-        rows = [row for row in rows if row.id not in kin.replaced]
+    if kin.gone:  # an id is a hash of all that a row says
+        rejects += [reject(row, *kin.gone[row.id]) for row in rows if row.id in kin.gone]
+        rows = [row for row in rows if row.id not in kin.gone]
     return [kin.adopt(row) for row in rows], rejects
 
 

@@ -1,7 +1,8 @@
 """What generated rows say of the rows that they come from: `provenance.jsonl` beside a raw artifact's examples.
 
 A child carries its parent's group, or its parent's id where that has no group: then the parent is given its id as its
-group, and both stay in one split. A row that was rewritten gives way to what it was rewritten to.
+group, and both stay in one split. A row that was rewritten gives way to what it was rewritten to; a person who mends
+errors may also drop one.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from tunesmith.core.records import Row
 
 @dataclass(frozen=True)
 class Kinship:
-    """`parents`: ids of rows with children; `replaced`: id of a row -> where its better version stands."""
+    """`parents`: ids of rows with children; `gone`: id of a row -> the reason and the detail of its reject."""
 
     parents: frozenset[str]
-    replaced: dict[str, str]
+    gone: dict[str, list[str]]
 
     def adopt(self, row: Row) -> Row:
         """The row, as the head of its family where it has children and no group."""
@@ -32,8 +33,13 @@ def kinship(raw: Sequence[Artifact]) -> Kinship:
     """Of all raw artifacts together: a child may stand in another than its parent."""
     made = [(artifact, one) for artifact in raw for one in _provenance(artifact)]
     parents = frozenset(str(parent) for _, one in made for parent in _list(one.get("parents")))
-    places = {str(one["replaces"]): f"{artifact.name}:{one['line']}" for artifact, one in made if "replaces" in one}
-    return Kinship(parents, places)
+    gone = {
+        str(one["drops"]): ["dropped", f"{artifact.name}: {one['why']}"] for artifact, one in made if "drops" in one
+    }
+    for artifact, one in made:
+        if "replaces" in one:
+            gone[str(one["replaces"])] = ["rewritten", f"{artifact.name}:{one['line']}"]
+    return Kinship(parents, gone)
 
 
 def _provenance(artifact: Artifact) -> Iterable[dict[str, object]]:

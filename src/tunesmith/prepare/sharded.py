@@ -123,9 +123,9 @@ def _shards(job: Job) -> Iterator[Path]:
 def _families(steps: _Steps, raw: Sequence[Artifact]) -> str:
     """The folder of the rows: as they were cut, or made heads of their families where there are generated rows."""
     kin = kinship(raw)
-    if not kin.parents and not kin.replaced:
+    if not kin.parents and not kin.gone:
         return "in"
-    steps.run("adopt", "in", {"parents": sorted(kin.parents), "replaced": kin.replaced})
+    steps.run("adopt", "in", {"parents": sorted(kin.parents), "gone": kin.gone})
     return "adopt"
 
 

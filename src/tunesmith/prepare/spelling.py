@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
+from tunesmith.metrics.spelling import dictionary, one_edit, stumps
 from tunesmith.prepare.corpus import Corpus, Side
 from tunesmith.prepare.finding import Hit
 from tunesmith.prepare.language import main_language
@@ -58,40 +59,20 @@ def candidates(corpus: Corpus) -> dict[str, str]:
     often = [i for i in np.flatnonzero(counts >= TIMES).tolist() if _checkable(words[i])]
     by_stump: defaultdict[str, list[int]] = defaultdict(list)
     for i in often:
-        for stump in _stumps(words[i]):
+        for stump in stumps(words[i]):
             by_stump[stump].append(i)
     out = {}
     for i in np.flatnonzero((counts > 0) & (counts <= RARE)).tolist():
         if _checkable(word := words[i]):
-            near = {j for stump in _stumps(word) for j in by_stump.get(stump, ())}
+            near = {j for stump in stumps(word) for j in by_stump.get(stump, ())}
             fits = [j for j in near if counts[j] >= TIMES * counts[i] and one_edit(word, words[j])]
             if fits:
                 out[word] = words[max(fits, key=lambda j: (counts[j], words[j]))]
     return out
 
 
-def one_edit(word: str, other: str) -> bool:
-    """One letter replaced, added, left out, or two neighbours swapped; not at the very end, where words inflect."""
-    if word == other:
-        return False
-    if len(word) == len(other):
-        where = [k for k in range(len(word)) if word[k] != other[k]]
-        if len(where) == 1:
-            return 0 < where[0] < len(word) - 1
-        a = where[0]
-        return where == [a, a + 1] and word[a] == other[a + 1] and word[a + 1] == other[a]
-    short, long = sorted((word, other), key=len)
-    left_out = any(long[:k] + long[k + 1 :] == short for k in range(len(long) - 1))
-    return len(long) - len(short) == 1 and left_out and not long.startswith(short)
-
-
 def _checkable(word: str) -> bool:
     return LEAST_LETTERS <= len(word) <= MOST_LETTERS and word.isalpha()
-
-
-def _stumps(word: str) -> Iterable[str]:
-    """The word, and the word without each of its letters: words one edit apart share one (Garbe's SymSpell)."""
-    return {word, *(word[:k] + word[k + 1 :] for k in range(len(word)))}
 
 
 Beside = dict[tuple[int, int], int]  # (-1 before or 1 after, the neighbour) -> times
@@ -125,6 +106,4 @@ def _said_so(side: Side, place: int, right: Beside, common: set[int]) -> bool:
 
 def _dictionary(words: list[str]) -> set[str]:
     """Those of the words that the English dictionary knows."""
-    from spellchecker import SpellChecker  # 0.1 s to load
-
-    return set(SpellChecker(language="en").known(words))
+    return set(dictionary().known(words))

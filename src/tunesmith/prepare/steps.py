@@ -21,11 +21,11 @@ DECIDED = ("duplicate", "near_duplicate", "bridges_splits")  # reasons, in the o
 
 
 def adopt(settings: Settings, source: Path, target: Path, rank: int, world: int) -> None:
-    """Rows as heads of their families, and among the rejects those that were rewritten."""
-    kin = Kinship(frozenset(settings["parents"]), settings["replaced"])
+    """Rows as heads of their families, and among the rejects those that were rewritten or dropped."""
+    kin = Kinship(frozenset(settings["parents"]), settings["gone"])
     rows = list(read_rows(source / "rows.jsonl"))
-    write_rows(target / "rows.jsonl", (kin.adopt(row) for row in rows if row.id not in kin.replaced))
-    gone = (reject(row, "rewritten", kin.replaced[row.id]) for row in rows if row.id in kin.replaced)
+    write_rows(target / "rows.jsonl", (kin.adopt(row) for row in rows if row.id not in kin.gone))
+    gone = (reject(row, *kin.gone[row.id]) for row in rows if row.id in kin.gone)
     write_jsonl(target / REWRITTEN, (found.to_json() for found in gone))
 
 

@@ -1,7 +1,7 @@
 """What a set is about: clusters of its questions, named by the words that set them apart, thin ones among them.
 
-tf-idf with every word as a fixed vector of signs (random indexing, Kanerva et al. 2000), then k-means from a seeded
-start (k-means++, Arthur and Vassilvitskii 2007). It sees shared words, not meaning.
+tf-idf with every word as a fixed vector of signs (random indexing, Kanerva et al. 2000), then k-means. It sees shared
+words, not meaning.
 """
 
 from __future__ import annotations
@@ -14,17 +14,14 @@ from numpy.typing import NDArray
 
 from tunesmith.prepare.corpus import Corpus, Side
 from tunesmith.prepare.language import STOPWORDS
+from tunesmith.text.kmeans import Vectors, kmeans
 
 WIDTH = 96  # numbers a question
-FIT = 6000  # questions that the centres are fitted on
-ROUNDS = 12
 LEAST_ROWS, MOST_TOPICS = 60, 24
 THIN = 0.25  # of an even share
 NAMED = 3  # words a name has
 FILLERS = 40  # commonest words that name nothing
 CHUNK = 4096  # questions at once
-
-Vectors = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -41,7 +38,7 @@ def topics(corpus: Corpus) -> list[Topic]:
         return []
     vectors = _vectors(side, corpus.vocabulary)
     count = int(np.clip(round((len(side) / 4) ** 0.5), 4, MOST_TOPICS))
-    owner = _assign(vectors, _centres(vectors, count))
+    owner = kmeans(vectors, count)
     names = _names(side, owner, count, corpus.vocabulary)
     made = [(names[k], np.flatnonzero(owner == k)) for k in range(count)]
     even = len(side) / count
@@ -84,29 +81,6 @@ def _idf(side: Side, size: int) -> NDArray[np.float32]:
     found = np.bincount(seen, minlength=size)
     weights = np.where(found > 1, np.log(len(side) / np.maximum(found, 1)), 0)
     return np.asarray(weights, dtype=np.float32)
-
-
-def _centres(vectors: Vectors, count: int) -> Vectors:
-    rng = np.random.default_rng(0)
-    fit = vectors[np.sort(rng.permutation(len(vectors))[:FIT])]
-    centres = fit[[int(rng.integers(len(fit)))]]
-    distance = 2 - 2 * fit @ centres[0]
-    while len(centres) < count:
-        chance = np.cumsum(np.maximum(distance, 0) + 1e-9)
-        pick = int(np.searchsorted(chance, rng.random() * chance[-1]))
-        centres = np.vstack([centres, fit[pick]])
-        distance = np.minimum(distance, 2 - 2 * fit @ centres[-1])
-    for _ in range(ROUNDS):
-        owner = _assign(fit, centres)
-        sums = np.stack([fit[owner == k].sum(axis=0) for k in range(count)])
-        norms = np.linalg.norm(sums, axis=1, keepdims=True)
-        centres = np.where(norms > 1e-6, sums / np.where(norms > 1e-6, norms, 1), centres)
-    return centres
-
-
-def _assign(vectors: Vectors, centres: Vectors) -> NDArray[np.int64]:
-    nearest: NDArray[np.int64] = np.argmax(vectors @ centres.T, axis=1)
-    return nearest
 
 
 def _names(side: Side, owner: NDArray[np.int64], count: int, vocabulary: list[str]) -> list[str]:
