@@ -8,7 +8,7 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -229,7 +229,7 @@ def evaluate(
     from tunesmith.evaluate.report import table
     from tunesmith.evaluate.stage import summary
 
-    flags = {"split": split, "limit": limit, "metrics": metrics}
+    flags: dict[str, Any] = {"split": split, "limit": limit, "metrics": metrics}
     done = loop.evaluate(open_project(project), name, run_name=run_name, set_name=set_name, **flags)
     say(table(read_json(done.path / "report.json")))
     say(f"report: {done.path / 'report.html'}")

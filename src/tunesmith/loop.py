@@ -232,7 +232,7 @@ def export(project: Project, name: str | None = None, *, run_name: str | None = 
     run = project.open("run", run_name)
     set_ = project.open("set", run.facts.get("set"))
     rows = [row for part in ("valid", "test", "train") for row in read_rows(set_.path / f"{part}.jsonl")]
-    return merge(run, rows, _place(project, "run", name or f"{run.name}-merged"))
+    return merge(run, rows, new_place(project, "run", name or f"{run.name}-merged"))
 
 
 def engines(run: Artifact, *, int8: bool = False) -> tuple[Engine, LocalEngine, Renderer]:

@@ -186,7 +186,7 @@ def _width(found: Clustered, few: bool) -> float:
     if found.alone:
         return quantile(np.inf)
     effect = max(found.design_effect, float((found.sizes**2).sum()) / found.items if few else 1.0)
-    return quantile(found.freedom) * effect**0.5
+    return quantile(found.freedom) * math.sqrt(effect)
 
 
 def quantile(freedom: float, level: float = LEVEL) -> float:
