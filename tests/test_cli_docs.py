@@ -65,7 +65,7 @@ def test_flags_outside_the_sections_exist_too() -> None:
 
 def test_the_exit_codes_are_those_of_the_errors() -> None:
     listed = {int(code) for code in re.findall(r"^\| (\d+) \|", sections(PAGE)["Exit codes"], flags=re.MULTILINE)}
-    assert listed == {0, 1} | {kind.exit_code for kind in TunesmithError.__subclasses__()}
+    assert listed == {0, 1, 10} | {kind.exit_code for kind in TunesmithError.__subclasses__()}
 
 
 def configs() -> dict[str, type[Config]]:

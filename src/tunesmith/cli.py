@@ -243,9 +243,9 @@ app.command()(cli_votes.vote)
 app.command()(cli_votes.rank)
 app.command()(cli_compare.compare)
 app.command()(cli_compare.scout)
-app.command()(cli_gate.gate)
 app.command()(cli_diagnose.diagnose)
 app.command()(cli_diagnose.fix)
+app.command()(cli_gate.gate)
 
 
 @app.command()

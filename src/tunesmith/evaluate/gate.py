@@ -34,11 +34,11 @@ class GateConfig(Config):
     margin: float = Field(default=0.02, gt=0, lt=1)
     """how much worse on the metric still counts as "not worse", in points of a score of 0 to 1"""
     forgetting: float = Field(default=0.05, gt=0, lt=1)
-    """how much worse a general benchmark may become"""
+    """how much worse a general benchmark may become; where forgetting is required, that must be shown"""
     metric: str | None = None
     """the metric of the evaluation that decides; None for the one that the report ranks by"""
     require: tuple[Part, ...] = ("parity", "quality")
-    """evidence without which nothing is shipped; other parts count where they were measured"""
+    """evidence without which nothing is shipped; other parts only stop what they show to be bad"""
 
 
 class Leg(NamedTuple):
@@ -105,15 +105,18 @@ def _quality(config: GateConfig, evidence: Mapping[str, Any], adjusted: Mapping[
     if not found:
         yield Leg("quality", "quality", "NOT RUN", "tuned and base were not compared on held-out rows: evaluate")
         return
-    better = config.goal == "better"
-    yield _compared("quality", found["metric"], _oriented(found), adjusted["quality"], config.margin, better)
+    yield _compared("quality", found["metric"], _oriented(found), adjusted["quality"], config.margin, config.goal)
 
 
 def _forgetting(config: GateConfig, evidence: Mapping[str, Any], adjusted: Mapping[str, float | None]) -> Iterator[Leg]:
     if not evidence["forgetting"]:
         yield Leg("forgetting", "forgetting", "NOT RUN", "no general benchmark was asked of base and tuned: benchmark")
+    needed = "forgetting" in config.require  # else little evidence would be worse than none
     for place, one in enumerate(evidence["forgetting"]):
-        yield _compared("forgetting", one["task"], one, adjusted[f"task {place}"], config.forgetting, better=False)
+        p = adjusted[f"task {place}"]
+        yield _compared(
+            "forgetting", one["task"], one, p, config.forgetting, "not worse" if needed else "not shown worse"
+        )
 
 
 def _suites(evidence: Mapping[str, Any], adjusted: Mapping[str, float | None]) -> Iterator[Leg]:
@@ -133,19 +136,22 @@ def _suites(evidence: Mapping[str, Any], adjusted: Mapping[str, float | None]) -
             yield Leg("suites", one["name"], "cannot tell", f"{told}, which may be chance", _rows_of_suite(one))
 
 
-def _compared(part: Part, name: str, found: Mapping[str, Any], p: float | None, margin: float, better: bool) -> Leg:
-    """Tuned against base: worse, not worse by more than a margin (or better), or neither shown."""
-    low, high, gap = found["low"], found["high"], found["difference"]
+def _compared(part: Part, name: str, found: Mapping[str, Any], p: float | None, margin: float, goal: str) -> Leg:
+    """Tuned against base: worse, as good as the goal asks, or neither shown."""
+    low, high = found["low"], found["high"]
     if low is None or p is None:
         return Leg(part, name, "cannot tell", "too few rows, or groups of rows, for an interval")
-    told = f"{gap:+.3f} [{low:+.3f}, {high:+.3f}], n {found['n']}"
-    shown = p < LEVEL and low > 0
+    told = f"{found['difference']:+.3f} [{low:+.3f}, {high:+.3f}], n {found['n']}"
     if p < LEVEL and high < 0 and low <= -margin:
         return Leg(part, name, "fail", f"worse, {told}")
-    if shown or (low > -margin and not better):
-        return Leg(part, name, "pass", f"{'better' if shown else f'not worse by more than {margin:g}'}, {told}")
-    wanted = "better" if better else f"not worse by more than {margin:g}"
-    rows = _rows(found, 0.0 if better else margin)
+    wanted = "better" if goal == "better" else f"not worse by more than {margin:g}"
+    if p < LEVEL and low > 0:
+        return Leg(part, name, "pass", f"better, {told}")
+    if low > -margin and goal != "better":
+        return Leg(part, name, "pass", f"{wanted}, {told}")
+    if goal == "not shown worse":
+        return Leg(part, name, "pass", f"not shown to be worse, {told}")
+    rows = _rows(found, 0.0 if goal == "better" else margin)
     more = f"; about {rows:,} rows could, should the difference stay" if rows else ""
     return Leg(part, name, "cannot tell", f"not shown to be {wanted}, {told}{more}", rows)
 
