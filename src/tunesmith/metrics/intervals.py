@@ -13,6 +13,7 @@ where the working model takes the correlation within clusters from the data (Imb
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
