@@ -95,7 +95,7 @@ def generate_both(
 class ChatRequest:
     """Messages to answer. `schema`: the JSON schema of the answer; `sample`: 1, 2, ... for more of the same.
 
-    `choices`: words of which the answer is to begin with one; how likely each is comes with the reply, where it is told.
+    `choices`: words of which one is to begin the answer; how likely each is comes with the reply, where it is told.
     """
 
     messages: tuple[Message, ...]

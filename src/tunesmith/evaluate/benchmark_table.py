@@ -29,7 +29,7 @@ def warnings(report: Mapping[str, Any]) -> list[str]:
             out.append(f"forgotten: the tuned model is worse than its base on {task['task']}: {change}, n {task['n']}")
         cut = {arm: count for arm, count in task["cut"].items() if count}
         out += [
-            f"{task['task']}: {count} prompts do not fit into the context of {arm} and were cut on the left: fewer --shots"
+            f"{task['task']}: {count} prompts do not fit the context of {arm} and were cut on the left: fewer --shots"
             for arm, count in cut.items()
         ]
     return out
