@@ -14,9 +14,9 @@ def test_batches_by_rows() -> None:
     assert [decide_batch(rows) for rows in (1, 377, 378, 754, 755, 10**6)] == [4, 4, 8, 8, 16, 16]
 
 
-@given(st.integers(1, 10**6))
-def test_passes_make_the_steps_where_their_bounds_allow(epoch: int) -> None:
-    epochs = decide_epochs(epoch)
-    assert 2 <= epochs <= EPOCHS
-    assert epochs * epoch >= STEPS or epochs == EPOCHS
-    assert (epochs - 1) * epoch < STEPS or epochs == 2
+@given(st.integers(1, 10**6), st.sampled_from([1, 2]))
+def test_passes_make_the_steps_where_their_bounds_allow(epoch: int, slowness: int) -> None:
+    epochs = decide_epochs(epoch, slowness)
+    assert 2 <= epochs <= slowness * EPOCHS
+    assert epochs * epoch >= slowness * STEPS or epochs == slowness * EPOCHS
+    assert (epochs - 1) * epoch < slowness * STEPS or epochs == 2

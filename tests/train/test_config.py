@@ -17,6 +17,9 @@ from tunesmith.train.config import PretrainConfig, TrainConfig, decide, explain
         ({"batch_size": 16}, 100_000, 12_500),  # 2 epochs at least
         ({"batch_size": 16}, 1, 6),
         ({}, 100, 150),  # batches of 4, 6 epochs
+        ({"method": "lora"}, 100, 300),  # on a small base it learns slowly
+        ({"method": "lora", "batch_size": 16}, 2000, 875),  # 125 an epoch: 7 epochs reach 800
+        ({"method": "lora", "batch_size": 16}, 100_000, 12_500),
     ],
 )
 def test_the_number_of_steps_is_given_or_decided_by_the_rows(values: dict[str, Any], rows: int, steps: int) -> None:
@@ -35,8 +38,9 @@ def test_the_number_of_steps_is_given_or_decided_by_the_rows(values: dict[str, A
         ({"optimizer": "muon"}, 2_000_000, 2e-2),
         ({"learning_rate": 0.5}, 2_000_000, 0.5),
         ({"method": "lora", "lora_rank": 2}, 2_000_000, 5e-3),  # the rank changes nothing
-        ({"method": "lora", "lora_alpha": 16.0}, 2_000_000, 1e-2),  # half the scale, twice the rate
-        ({"method": "lora", "lora_alpha": 64.0}, 8_000_000_000, 1e-4),
+        ({"method": "lora", "lora_alpha": 128.0}, 2_000_000, 2.5e-3),  # four times the scale, half the rate
+        ({"method": "lora", "lora_alpha": 8.0}, 8_000_000_000, 4.1e-4),
+        ({"method": "lora", "optimizer": "muon"}, 2_000_000, 5e-3),
     ],
 )
 def test_the_learning_rate_is_given_or_decided_by_size_and_method(
@@ -94,6 +98,14 @@ def test_what_is_decided_is_said_with_its_reason_and_what_is_given_without(
 ) -> None:
     asked = TrainConfig(**values)
     assert explain(asked, decide(asked, 100, 2 * 10**6, 1000), 100, 2 * 10**6) == lines
+
+
+@pytest.mark.parametrize(("parameters", "steps"), [(10**7 - 1, 800), (10**7, 400)])
+def test_lora_is_given_more_passes_on_a_small_base(parameters: int, steps: int) -> None:
+    asked = TrainConfig(method="lora")
+    made = decide(asked, 400, parameters)
+    assert made.max_steps == steps * 3 // 4  # 50 an epoch
+    assert f"(for {steps} steps, in 2 to {steps * 6 // 400} epochs)" in explain(asked, made, 400, parameters)[0]
 
 
 def test_a_large_set_has_the_usual_batch_and_muon_its_own_rate() -> None:

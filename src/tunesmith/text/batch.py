@@ -18,6 +18,9 @@ def decide_batch(rows: int) -> int:
     return int(min(_LARGEST, max(_SMALLEST, 2 ** round(math.log2(wanted)))))
 
 
-def decide_epochs(steps_an_epoch: int) -> int:
-    """As many passes as make the steps, two at least: one alone is a schedule that decays before a row comes back."""
-    return min(EPOCHS, max(2, math.ceil(STEPS / steps_an_epoch)))
+def decide_epochs(steps_an_epoch: int, slowness: int = 1) -> int:
+    """As many passes as make the steps, two at least: one alone is a schedule that decays before a row comes back.
+
+    `slowness`: how many times the usual steps and passes a way of learning needs.
+    """
+    return min(slowness * EPOCHS, max(2, math.ceil(slowness * STEPS / steps_an_epoch)))

@@ -14,6 +14,7 @@ from tunesmith.text.render import TrainOn
 Choice = Literal["auto", "on", "off"]
 Schedule = Literal["cosine", "linear", "constant", "wsd"]
 _MUON_RATE = 2e-2  # measured on the demo: bench/demo_choices.py
+_SMALL = 10**7  # parameters of a base that still has much to learn, which LoRA does slowly: bench/learning.py
 
 
 class TrainConfig(Config):
@@ -148,7 +149,7 @@ def decide(config: TrainConfig, rows: int, parameters: int, tokens: int = 0) -> 
     """Fill in what was left open, by rows of training data, parameters of the base, and `tokens` of all rows."""
     batch = config.batch_size or _rows_a_step(config.batch_tokens, rows, tokens)
     epoch = -(-rows // batch)
-    steps = config.max_steps or epoch * (config.num_epochs or decide_epochs(epoch))
+    steps = config.max_steps or epoch * (config.num_epochs or decide_epochs(epoch, _slowness(config, parameters)))
     return config.model_copy(
         update={
             "batch_size": batch,
@@ -166,16 +167,20 @@ def _rows_a_step(batch_tokens: int | None, rows: int, tokens: int) -> int:
     return max(1, round(batch_tokens * rows / tokens)) if batch_tokens and tokens else decide_batch(rows)
 
 
+def _slowness(config: TrainConfig, parameters: int) -> int:
+    return 2 if config.method == "lora" and parameters < _SMALL else 1
+
+
 def usual_rate(config: TrainConfig, parameters: int) -> float:
     """3e-3 at 2M parameters falling with size to the 0.6th power, which meets the usual 2e-5 of an 8B model.
 
     Ten times that for LoRA, whatever its rank (Biderman et al. 2024; Schulman 2025), at most 5e-3; it is that of a
-    lora_alpha of 32, because a step of the product of LoRA's matrices is proportional to lora_alpha times the rate.
+    lora_alpha of 32, and falls with its root: LoRA's product moves by lora_alpha times a step of each of its matrices.
     """
-    if config.optimizer == "muon":
-        return _MUON_RATE
-    full = 3e-3 * (2e6 / max(parameters, 2e6)) ** 0.6
-    return min(5e-3, 10 * full) * 32 / config.lora_alpha if config.method == "lora" else full
+    full, muon = 3e-3 * (2e6 / max(parameters, 2e6)) ** 0.6, config.optimizer == "muon"
+    if config.method == "lora":
+        return (5e-3 if muon else min(5e-3, 10 * full)) * (32 / config.lora_alpha) ** 0.5
+    return _MUON_RATE if muon else full
 
 
 def explain(asked: TrainConfig, made: TrainConfig, rows: int, parameters: int) -> list[str]:
@@ -188,7 +193,8 @@ def explain(asked: TrainConfig, made: TrainConfig, rows: int, parameters: int) -
     elif asked.batch_size is None:
         size += " (few rows need steps more than large ones)" if made.rows_a_step < decide_batch(10**6) else " (usual)"
     if asked.max_steps is None and asked.num_epochs is None:
-        length += f" (for {STEPS} steps, in 2 to {EPOCHS} epochs)"
+        slow = _slowness(asked, parameters)
+        length += f" (for {slow * STEPS} steps, in 2 to {slow * EPOCHS} epochs)"
     if asked.learning_rate is None:
         rate += f" (usual for {_kind(asked)} and {parameters / 1e6:,.3g} million parameters)"
     return [f"{rows:,} rows: {size}; {length}", rate]
