@@ -21,6 +21,9 @@ OBJECTIVE = "tests/train/test_objective.py"
 LOOP = "tests/train/test_loop.py"
 BATCHES = "tests/train/test_plan_batches.py"
 STAGE = "tests/train/test_stage.py"
+MEMORY = "tests/model/test_memory.py"
+PLAN = "tests/train/test_plan_memory.py"
+DEVICE = "tests/model/test_device.py"
 MUTATIONS = (
     (
         "packing: a document sees the one before",
@@ -209,6 +212,65 @@ MUTATIONS = (
         "self._pool.submit(self.source.step, n + 2)",
         BATCHES,
     ),
+    (
+        "memory: gradients of an earlier micro-batch are not there",
+        "model/memory.py",
+        "gradients if several",
+        "0 if several",
+        MEMORY,
+    ),
+    (
+        "memory: a further layer takes what the first one took",
+        "model/memory.py",
+        "* (two[name] - value)",
+        "* value",
+        MEMORY,
+    ),
+    (
+        "memory: moments are not there",
+        "model/memory.py",
+        'found["moments"] = alive.now - held',
+        'found["moments"] = 0',
+        MEMORY,
+    ),
+    ("memory: nothing is made again", "model/compute.py", "        if self.checkpointed:", "        if False:", MEMORY),
+    ("memory: everything fits", "train/plan_memory.py", "plan.gb <= self.before.held", "0 <= self.before.held", PLAN),
+    (
+        "memory: a resumed run decides anew",
+        "train/plan_memory.py",
+        'update=found["decided"]) if same else',
+        "update={}) if same else",
+        PLAN,
+    ),
+    (
+        "memory: the first micro-batch for the largest",
+        "train/plan_memory.py",
+        "max(micros, key=lambda micro: micro.input_ids.size)",
+        "micros[0]",
+        PLAN,
+    ),
+    (
+        "memory: the error has the other sign",
+        "train/plan_memory.py",
+        "predicted / measured_gb",
+        "measured_gb / predicted",
+        PLAN,
+    ),
+    (
+        "memory: a length is offered that does not fit",
+        "train/plan_memory.py",
+        "return not shorter.fits",
+        "return shorter.fits",
+        PLAN,
+    ),
+    (
+        "memory: freed memory is kept",
+        "model/device.py",
+        "held_memory_gb(device) > limit_gb",
+        "held_memory_gb(device) > 1e9",
+        DEVICE,
+    ),
+    ("memory: the peak of what came before counts", "model/device.py", '.write_text("5")', '.write_text("1")', DEVICE),
 )
 
 

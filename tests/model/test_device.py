@@ -12,6 +12,9 @@ from tunesmith.model.device import (
     available_memory_gb,
     cores,
     fast_bfloat16,
+    forget_peak,
+    give_back_freed,
+    held_memory_gb,
     machine_facts,
     peak_memory_gb,
     pick_device,
@@ -69,6 +72,27 @@ def test_peak_memory_grows_by_what_is_allocated() -> None:
     assert block.sum() == 60_000_000
     assert 0 <= grown < 1
     assert peak_memory_gb(CPU) >= 0.24
+
+
+@pytest.mark.skipif(device._malloc_trim() is None, reason="a C library that has no malloc_trim")
+def test_freed_memory_is_given_back_where_more_is_held_than_there_should_be() -> None:
+    blocks = [torch.ones(12_500) for _ in range(6000)]  # 50 KB each, 0.3 GB: too small to be mapped one by one
+    last = blocks.pop()
+    full = held_memory_gb(CPU)
+    blocks.clear()  # the last one keeps the heap from shrinking
+    give_back_freed(CPU, 1e9)
+    assert held_memory_gb(CPU) > full - 0.05
+    give_back_freed(CPU, full - 0.1)
+    assert held_memory_gb(CPU) < full - 0.2
+    assert last.sum() == 12_500
+
+
+def test_a_peak_that_is_forgotten_begins_anew() -> None:
+    block = torch.ones(60_000_000)  # 0.24 GB
+    high = peak_memory_gb(CPU)
+    del block
+    forget_peak(CPU)
+    assert held_memory_gb(CPU) <= peak_memory_gb(CPU) < high - 0.1
 
 
 def test_available_memory_is_positive_and_within_the_limit_of_the_container(

@@ -19,7 +19,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from tunesmith.core.errors import UsageError
 from tunesmith.model import attention, head, load
-from tunesmith.model.device import autocast
+from tunesmith.model.device import autocast, give_back_freed
 from tunesmith.model.optim import Optimizers
 
 Choice = Literal["auto", "on", "off"]
@@ -44,6 +44,7 @@ class Computing:
     copies: torch.dtype | None
     plain_head: bool
     checkpointed: bool = False  # the activations within a layer are made again in the backward pass
+    resting_gb: float | None = None  # what is held between micro-batches; freed memory above it is given back
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -84,6 +85,8 @@ class Computing:
         """Forward and backward passes of the loop."""
         with self._attending(self.packed):
             yield
+        if self.resting_gb is not None:
+            give_back_freed(self.device, self.resting_gb)
 
     @contextmanager
     def measuring(self) -> Iterator[None]:

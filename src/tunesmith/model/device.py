@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import os
 import platform
 import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -80,6 +83,21 @@ def held_memory_gb(device: torch.device) -> float:
     if device.type == "cuda":
         return float(torch.cuda.memory_allocated(device) / GB)
     return float(psutil.Process().memory_info().rss / GB)
+
+
+def give_back_freed(device: torch.device, limit_gb: float) -> None:
+    """Where this process holds more than `limit_gb` of a CPU's memory, return what is free within it to the system.
+
+    glibc keeps freed blocks of up to 32 MB (mallopt(3)) for later ones, and rows of many lengths leave ever more that
+    fit none. Nothing is done under a C library without malloc_trim(3), as on macOS.
+    """
+    if device.type == "cpu" and (trim := _malloc_trim()) and held_memory_gb(device) > limit_gb:
+        trim(0)
+
+
+@functools.cache
+def _malloc_trim() -> Callable[[int], int] | None:
+    return getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
 
 
 def available_memory_gb(device: torch.device | None = None) -> float:

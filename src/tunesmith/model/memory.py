@@ -69,11 +69,16 @@ class Parts:
     def total(self) -> int:
         return sum(getattr(self, field.name) for field in fields(self))
 
+    @property
+    def resting(self) -> int:
+        """What is alive between micro-batches."""
+        return self.weights + self.masters + self.moments + self.gradients
 
-def taken_gb(parts: Parts, computing: Computing) -> float:
-    """What the device's memory must hold for a dry run's `parts` (GB of 1e9 bytes)."""
+
+def taken_gb(alive: int, computing: Computing) -> float:
+    """What the device's memory must hold where so many bytes are alive (GB of 1e9 bytes)."""
     process = 0.0 if computing.device.type == "cuda" else FIRST_USE + (COMPILER if computing.compiled else 0.0)
-    return (process + (1 + FRAGMENTS) * parts.total) / GB
+    return (process + (1 + FRAGMENTS) * alive) / GB
 
 
 def dry_run(job: Job) -> Parts:

@@ -155,7 +155,8 @@ class _Planner:
                 largest(config, self.rows, self.pad_id),
             )
         )
-        return Plan(config, computing, parts, self.before.held + memory.taken_gb(parts, computing))
+        resting, peak = (self.before.held + memory.taken_gb(n, computing) for n in (parts.resting, parts.total))
+        return Plan(config, replace(computing, resting_gb=resting), parts, peak)
 
 
 def _adapted(config: TrainConfig, model: PreTrainedModel) -> nn.Module:
