@@ -97,11 +97,20 @@ def peer(python: str, prefix: list[str], model: Path, files: Path, count: int, d
     return {"version": found["version"], **found["tasks"][0]}
 
 
-def ours(model: Path, one: Sheet) -> tuple[float, list[list[float]]]:
+def ours(prefix: list[str], model: Path, files: Path, count: int) -> tuple[float, list[list[float]]]:
+    """(seconds, log-likelihoods), from a process of its own, as the peer's are."""
+    words = [*prefix, sys.executable, __file__, "--ours", str(model), str(files), str(count)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    return found["seconds"], found["lls"]
+
+
+def alone(model: Path, files: Path, count: int) -> None:
+    one = the_sheet(files, count)
     engine, renderer = load_engine(model)
     started = time.perf_counter()
     lls = ask(one, Arm(engine, renderer.tokenizer)).lls
-    return time.perf_counter() - started, lls
+    print(json.dumps({"seconds": time.perf_counter() - started, "lls": lls}))
 
 
 def gate(one: Sheet, lls: list[list[float]], items: list[dict[str, Any]]) -> dict[str, Any]:
@@ -124,8 +133,12 @@ def main() -> None:
     parser.add_argument("--gate-questions", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--lm-eval-python", default=os.environ.get("LM_EVAL_PYTHON", ""))
-    parser.add_argument("--prefix", default="", help="put before lm-eval's command, such as 'nice -n -5'")
+    parser.add_argument("--prefix", default="", help="put before both sides' commands, such as 'nice -n -5'")
+    parser.add_argument("--ours", nargs=3, metavar=("MODEL", "FILES", "COUNT"), help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.ours:
+        alone(Path(given.ours[0]), Path(given.ours[1]), int(given.ours[2]))
+        return
     if not given.lm_eval_python:
         raise SystemExit("NOT RUN: --lm-eval-python PATH, of an environment with lm-eval[hf]==0.4.13")
     with tempfile.TemporaryDirectory() as scratch:
@@ -144,7 +157,7 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     exact = make_model(folder / "float32", torch.float32)
     few = the_sheet(files, given.gate_questions)
     reference = peer(python, prefix, exact, files, given.gate_questions, "float32")
-    results["float32"] = gate(few, ours(exact, few)[1], reference["items"])
+    results["float32"] = gate(few, ours(prefix, exact, files, given.gate_questions)[1], reference["items"])
     cells = results["float32"]["metrics"].values()
     same = all(cell["equal"] == results["float32"]["n"] for cell in cells)
     results["gate_passed"] = same and results["float32"]["worst_nats"] < TOLERANCE
@@ -155,7 +168,7 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     theirs, mine = [], []
     for _ in range(given.rounds):
         theirs.append(peer(python, prefix, model, files, given.peer_questions, "bfloat16"))
-        mine.append(ours(model, one))
+        mine.append(ours(prefix, model, files, given.questions))
     results["lm_eval_version"] = theirs[0]["version"]
     results["bfloat16"] = gate(one, mine[0][1], theirs[0]["items"])
     results["lm_eval_seconds_a_question"] = statistics.median(r["seconds"] for r in theirs) / given.peer_questions
@@ -170,11 +183,8 @@ def report(results: dict[str, Any]) -> None:
     for name in ("float32", "bfloat16"):
         if name in results:
             cell = results[name]
-            print(
-                f"{name}: n {cell['n']}, log-likelihoods at most {cell['worst_nats']:.2g} nats apart; equal items: ",
-                end="",
-            )
-            print(", ".join(f"{metric} {found['equal']}" for metric, found in cell["metrics"].items()))
+            equal = ", ".join(f"{metric} {found['equal']}" for metric, found in cell["metrics"].items())
+            print(f"{name}: log-likelihoods at most {cell['worst_nats']:.2g} nats apart; equal of {cell['n']}: {equal}")
     if not results["gate_passed"]:
         print("the gate failed: no times")
         return

@@ -1,10 +1,10 @@
 """The loop, closed on real data: evaluate, diagnose, fix the data, train again, and whether the errors became fewer.
 
-    python bench/close_the_loop.py FOLDER [DATA] > docs/fix_lamini.md
+    python bench/close_the_loop.py FOLDER [DATA] [BASE] > docs/fix_lamini.md
 
-Makes the project FOLDER/lamini from lamini_docs.jsonl with the embedded base, runs the verbs as a person would type
-them, and prints the transcript as Markdown. It goes on where it was stopped: what each verb said is kept in
-FOLDER/said.jsonl. An hour on two cores. Text for people is shown without its lines of progress.
+Makes the project FOLDER/lamini from lamini_docs.jsonl with the embedded base, or another run of `pretrain` in the
+directory BASE, runs the verbs as a person would type them, and prints the transcript as Markdown. It goes on where it
+was stopped: what each verb said is kept in FOLDER/said.jsonl. Half an hour of processor time.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from machine import card
 
 from tunesmith.core.jsonl import read_json, read_jsonl
 from tunesmith.diagnose.figures import percent, span
+from tunesmith.embedded import embedded_run
 
 DATA = Path(__file__).resolve().parents[2] / "shared/data"
 ACCEPTED = ("repetitive", "off_topic")  # errors of the tuned model for which there are proposals in the data
 TEST = "test_fraction = 0.3"  # a third is held out: small changes of a rate are seen in many rows only
 COMMANDS = (
-    "new lamini --data lamini_docs.jsonl",
+    "new lamini --data lamini_docs.jsonl --base base",
     "prepare",
     "train",
     "evaluate",
@@ -38,8 +39,11 @@ SAID = 44  # lines of one command at most
 EXAMPLES = 4
 
 
-def main(folder: Path, data: Path) -> None:
+def main(folder: Path, data: Path, base: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "base").is_dir():
+        shutil.copytree(base / "model", folder / "base")
+        shutil.copyfile(base / "receipt.json", folder / "base.json")
     shutil.copyfile(data / "lamini/lamini_docs.jsonl", folder / "lamini_docs.jsonl")
     log = folder / "said.jsonl"
     said = {one["command"]: one["said"] for one in read_jsonl(log)} if log.is_file() else {}
@@ -65,14 +69,14 @@ def run(command: str, folder: Path) -> str:
 
 def page(project: Path, said: dict[str, str]) -> str:
     after = read_json(project / "errors/errors-2/report.json")
-    machine = card()
+    machine, base = card(), read_json(project.parent / "base.json")
     lines = [
         "# The loop, closed on the Lamini docs",
         "",
-        "What `python bench/close_the_loop.py` printed: 1,400 questions and answers about Lamini, the embedded base",
-        f"(2 million parameters), {machine['cores']} cores ({machine['cpu']}). Lines of progress are left out. Your",
-        "numbers will differ: the embedded base is made on your machine, in as many steps as its speed allows. In",
-        f"`tunesmith.toml`, `{TEST}`: small changes of a rate are seen in many held-out rows only.",
+        "What `python bench/close_the_loop.py` printed: 1,400 questions and answers about Lamini, and the embedded",
+        f"base ({base['total_parameters']:,} parameters, {base['steps']} of {base['steps_asked']} steps, as the speed",
+        f"of this machine allowed: {machine['cores']} cores, {machine['cpu']}); yours will differ. In tunesmith.toml",
+        f"stands `{TEST}`: small changes of a rate are seen in many held-out rows only. Progress is left out.",
         "",
         *verdict(after),
         "",
@@ -81,7 +85,8 @@ def page(project: Path, said: dict[str, str]) -> str:
         "## Transcript",
     ]
     for command in COMMANDS:
-        kept = [line for line in said[command].splitlines() if not _PROGRESS.match(line)]
+        told = said[command].replace(f"{project.parent}/", "")
+        kept = [line for line in told.splitlines() if not _PROGRESS.match(line)]
         cut = kept if len(kept) <= SAID else [*kept[:SAID], "..."]
         lines += ["", f"    $ tunesmith {command}", *(f"    {line}".rstrip() for line in cut)]
     return "\n".join([*lines, "", *edits(project), "", *answers(project)])
@@ -148,4 +153,5 @@ def short(text: str, most: int = 260) -> str:
 if __name__ == "__main__":
     if len(sys.argv) < 2:
         sys.exit(__doc__)
-    main(Path(sys.argv[1]).resolve(), Path(sys.argv[2]) if len(sys.argv) > 2 else DATA)
+    data, given = (Path(sys.argv[n]) if len(sys.argv) > n else None for n in (2, 3))
+    main(Path(sys.argv[1]).resolve(), data or DATA, given or embedded_run().path)

@@ -339,3 +339,16 @@ def test_an_artifact_holds_every_reply_and_the_table_says_all_numbers(serving: A
     for name in ("win rate of tuned", "at equal lengths", "same verdict both ways", "first slot", "longer answer won"):
         assert name in text
     assert "agreement with people   NOT RUN" in text
+
+
+def test_answers_that_are_alike_are_a_tie_and_nobody_is_asked(serving: Any) -> None:
+    alike = [Case(f"s{n}", "q?", "The same.", "the  same") for n in range(6)]
+    votes = Votes(({"item": "s0", "winner": "tie", "rater": "r"}, {"item": "i0", "winner": "a", "rater": "r"}))
+    with serving(sound) as endpoint:
+        inputs = JudgeInputs([*CASES[:6], *alike], ("a", "b"), chat(endpoint), votes)
+        facts, _ = measure(JudgeConfig(), inputs)
+        assert (endpoint.requests, facts["replies"], facts["alike"], facts["n"]) == (12, 12, 6, 12)
+    assert facts["winners"]["tie"] == 6
+    assert facts["win_rate"]["value"] == pytest.approx((4 + 3) / 12)
+    assert facts["first_slot"]["n"] == 12
+    assert facts["votes"]["people"]["n"] == 1  # of items whose answers differ

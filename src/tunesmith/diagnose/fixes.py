@@ -7,7 +7,7 @@ nothing that was held out can come into training by this way.
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,10 +15,10 @@ from itertools import islice
 from typing import Any, Literal, NamedTuple
 
 from tunesmith.core.records import Message, Meta, Row, pair
-from tunesmith.diagnose.categories import Known, find
+from tunesmith.diagnose.categories import Known, did_not_stop, empty, prompt_echo, refusal
 from tunesmith.metrics.labels import fields
 from tunesmith.metrics.overlap import fold, normalise, words
-from tunesmith.metrics.spelling import Lexicon, checkable, in_dictionary, real_edits
+from tunesmith.metrics.spelling import checkable, in_dictionary, real_edits
 from tunesmith.metrics.stats import nearest_rank
 from tunesmith.metrics.style import Answer, repetition
 from tunesmith.text.off_topic import off_topic_questions
@@ -85,17 +85,6 @@ class Ground:
     def lengths(self) -> list[int]:
         return [len(words(row.reference)) for row in self.rows]
 
-    @cached_property
-    def defects(self) -> Mapping[str, list[tuple[Row, str]]]:
-        """The training answers that show an error themselves: category -> (row, evidence)."""
-        blind = replace(self.known, vocabulary=replace(self.known.vocabulary, lexicon=Lexicon.of([])))
-        out: defaultdict[str, list[tuple[Row, str]]] = defaultdict(list)
-        for row in self.rows:
-            answer = Answer(row.reference, "", "", row.question, blind.vocabulary)
-            for name, evidence in find(answer, blind).items():
-                out[name].append((row, evidence))
-        return out
-
 
 def propose(
     training: Sequence[Row], known: Known, errors: Mapping[str, int], near: Mapping[str, Sequence[Row]]
@@ -160,13 +149,14 @@ def drop_loops(ground: Ground) -> Iterator[Change]:
             yield Change(f"loops in training: {evidence}", row)
 
 
-def drop_defects(*categories: str) -> Callable[[Ground], Iterator[Change]]:
+def drop_alike(detector: Callable[[Answer, Known], str | None]) -> Callable[[Ground], Iterator[Change]]:
     """A maker that drops the training answers that show the error themselves."""
 
     def drop(ground: Ground) -> Iterator[Change]:
-        for category in categories:
-            for row, evidence in ground.defects.get(category, ()):
-                yield Change(f"{category} in training: {evidence}", row)
+        for row in ground.rows:
+            answer = Answer(row.answer, "", "", row.question, ground.known.vocabulary)
+            if evidence := detector(answer, ground.known):
+                yield Change(f"the same in training: {evidence}", row)
 
     return drop
 
@@ -245,11 +235,11 @@ MAKERS: Mapping[str, Sequence[Callable[[Ground], Iterator[Change]]]] = {
     "too_long": (shorten,),
     "too_short": (drop_short,),
     "repetitive": (drop_loops, shorten),
-    "did_not_stop": (drop_defects("did_not_stop"), shorten),
-    "prompt_echo": (cut_echo, drop_defects("prompt_echo")),
-    "empty": (drop_defects("empty"),),
+    "did_not_stop": (drop_alike(did_not_stop), shorten),
+    "prompt_echo": (cut_echo, drop_alike(prompt_echo)),
+    "empty": (drop_alike(empty),),
     "off_topic": (add_guards,),
-    "refusal": (drop_near_guards, drop_defects("refusal")),
+    "refusal": (drop_near_guards, drop_alike(refusal)),
     "wrong_format": (mend_format,),
     "wrong_value": (drop_contradictions,),
     "copied": (cap_pattern,),

@@ -28,7 +28,8 @@ def mend(proposals: Sequence[Proposal], raw: Sequence[Artifact], errors: Artifac
     final = out / f"fix-{identity}"
     if final.exists():
         return open_artifact(final, "raw")
-    places = _places(raw)
+    every = [row for artifact in raw for row in read_rows(artifact.path / "examples.jsonl")]
+    places = _places(every)
     kept: list[Row] = []
     provenance: list[dict[str, Any]] = []
     for proposal in proposals:
@@ -37,7 +38,7 @@ def mend(proposals: Sequence[Proposal], raw: Sequence[Artifact], errors: Artifac
         if proposal.new is None:
             provenance.append({"drops": old.id if old else "", **told})
             continue
-        row = _edited(old, proposal) if old else _added(proposal.new, raw)
+        row = _edited(old, proposal) if old else _added(proposal.new, every)
         kept.append(row)
         link = {"replaces": old.id} if old else {"parents": [row.meta.group] if row.meta.group else []}
         provenance.append({"id": row.id, "line": len(kept), **link, **told})
@@ -52,12 +53,11 @@ def mend(proposals: Sequence[Proposal], raw: Sequence[Artifact], errors: Artifac
         return seal(work, final, "raw", facts)
 
 
-def _places(raw: Sequence[Artifact]) -> Mapping[tuple[str, int], list[Row]]:
+def _places(every: Sequence[Row]) -> Mapping[tuple[str, int], list[Row]]:
     """The raw rows by file and line; what was mended before stands at the place of what it replaced."""
     found: dict[tuple[str, int], list[Row]] = {}
-    for artifact in raw:
-        for row in read_rows(artifact.path / "examples.jsonl"):
-            found.setdefault((row.meta.source, row.meta.line), []).append(row)
+    for row in every:
+        found.setdefault((row.meta.source, row.meta.line), []).append(row)
     return found
 
 
@@ -85,10 +85,9 @@ def _edited(old: Row, proposal: Proposal) -> Row:
     return replace(old, messages=tuple(turns), meta=replace(old.meta, origin="edited"))
 
 
-def _added(new: Row, raw: Sequence[Artifact]) -> Row:
+def _added(new: Row, every: Sequence[Row]) -> Row:
     """A new row beside the raw row with its answer, in whose split it belongs; without a system message of the set."""
-    alike = (row for artifact in raw for row in read_rows(artifact.path / "examples.jsonl") if new.answer in row.answer)
-    parent = next(alike, None)
+    parent = next((row for row in every if new.answer in row.answer), None)
     group = (parent.meta.group or parent.id) if parent else ""
     has_system = parent is not None and parent.messages[0].role == "system"
     turns = new.messages if has_system else tuple(message for message in new.messages if message.role != "system")

@@ -137,8 +137,10 @@ def measure(config: JudgeConfig, inputs: JudgeInputs) -> tuple[dict[str, Any], l
         "b": inputs.names[1],
     }
     facts |= {"orders": config.orders if config.mode == "pairwise" else None, "unpaired": inputs.unpaired}
-    figures = judge_report.build(found, inputs.votes.rows, config.mode)
-    figures["votes"]["unused"] = inputs.votes.unused
+    asked_of = {case.id for case in cases}
+    votes = [row for row in inputs.votes.rows if row["item"] in asked_of]
+    figures = judge_report.build(found, votes, config.mode)
+    figures["votes"]["unused"] = inputs.votes.unused + len(inputs.votes.rows) - len(votes)
     rows = [one.to_json() | {"opinions": [asdict(o) for o in each]} for one, each in zip(found, opinions, strict=True)]
     return {**facts, **figures, "spent": inputs.judge.spent()}, rows
 
@@ -151,8 +153,11 @@ def _chosen(config: JudgeConfig, cases: Sequence[Case]) -> list[Case]:
 
 
 def _sides(config: JudgeConfig, case: Case) -> list[Side]:
+    """The order or orders that a pair is shown in (of a rubric: both answers); none where the two answers are alike."""
     if config.mode == "rubric":
         return ["a", "b"]
+    if case.alike():
+        return []
     one = first_side(case, config.seed)
     other: Side = "b" if one == "a" else "a"
     return [one, other][: config.orders]

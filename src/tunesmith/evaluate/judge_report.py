@@ -67,6 +67,7 @@ def build(found: Sequence[Finding], votes: Sequence[Mapping[str, Any]], mode: st
     longer_by = [one.case.longer_by() for one in found]
     facts["length_controlled"] = asdict(length_controlled([one.preference for one in found], longer_by, groups))
     facts["winners"] = {winner: sum(one.winner == winner for one in found) for winner in ("a", "b", "tie")}
+    facts["alike"] = sum(one.case.alike() for one in found)
     facts |= {"replies": replies, "unread": dict(Counter(why for one in found for why in one.unread))}
     facts["consistency"] = _share([(one.agreed, one.case.group) for one in found if one.agreed is not None])
     facts["first_slot"] = _share([(value, one.case.group or one.case.id) for one in found for value in one.slots])
@@ -108,15 +109,15 @@ def _marks(found: Sequence[Finding]) -> dict[str, Any]:
 
 
 def _people(found: Sequence[Finding], votes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """How the judge agrees with people, and their preference with the judge as a help."""
+    """How the judge agrees with people, and their preference with the judge as a help, over the items whose answers
+    differ: people are not asked about others."""
+    judged = {one.case.id: one.preference for one in found if not one.case.alike()}
     by_item: dict[str, list[float]] = {}
     for vote in votes:
         by_item.setdefault(vote["item"], []).append(VOTES[vote["winner"]])
     winners = {one.case.id: one.winner for one in found if one.seen}
     pairs = [(_winner(VOTES[vote["winner"]]), winners[vote["item"]]) for vote in votes if vote["item"] in winners]
-    helped = with_votes(
-        {item: fmean(values) for item, values in by_item.items()}, {one.case.id: one.preference for one in found}
-    )
+    helped = with_votes({item: fmean(values) for item, values in by_item.items() if item in judged}, judged)
     return {
         "n": len(votes),
         "items": len(by_item),
@@ -197,15 +198,12 @@ def warnings(facts: Mapping[str, Any]) -> list[str]:
 
 def table(facts: Mapping[str, Any]) -> str:
     """The score, and right below it what is known of the judge."""
-    a, b = facts["a"], facts["b"]
+    a, b, won = facts["a"], facts["b"], facts["winners"]
     lines = [f"{facts['judge']}, {facts['mode']}: {b} against {a}, n {facts['n']}: {facts['verdict']}"]
     rows: list[tuple[str, str]] = [
         (f"win rate of {b}", _cell(facts["win_rate"])),
         ("at equal lengths", _cell(facts["length_controlled"])),
-        (
-            "items won",
-            ", ".join(f"{name} {facts['winners'][key]}" for key, name in (("a", a), ("b", b), ("tie", "tie"))),
-        ),
+        ("items won", f"{a} {won['a']}, {b} {won['b']}, ties {won['tie']} ({facts['alike']} alike)"),
     ]
     if "marks" in facts:
         m = facts["marks"]

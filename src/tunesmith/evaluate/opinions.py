@@ -11,6 +11,7 @@ from typing import Literal
 
 from tunesmith.core.records import Message
 from tunesmith.engine.base import ChatRequest, Reply, Sampling
+from tunesmith.metrics.overlap import normalise
 
 Side = Literal["a", "b"]
 LETTERS = {"A": 1.0, "B": 0.0, "C": 0.5}  # of two answers: what the letter says of the one that is shown first
@@ -63,6 +64,10 @@ class Case:
     b: str
     reference: str = ""
     group: str = ""
+
+    def alike(self) -> bool:
+        """Whether both answers are the same but for case and spaces: a tie that nobody need be asked about."""
+        return normalise(self.a) == normalise(self.b)
 
     def longer_by(self) -> int:
         """How many more words b's answer has."""

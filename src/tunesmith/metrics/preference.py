@@ -91,18 +91,16 @@ def with_votes(votes: Mapping[str, float], judged: Mapping[str, float]) -> Helpe
 
     Prediction-powered inference with the best weight (Angelopoulos et al. 2023): the judge's mean over the other items,
     corrected by how far people and judge are apart where both spoke. The interval is valid however bad the judge is;
-    a good one makes it shorter. `votes` and `judged`: item -> preference; votes on items without a judgement count in
-    `people` alone.
+    a good one makes it shorter. `votes` and `judged`: item -> preference; every item with votes is judged too.
     """
     people = _mean(list(votes.values()))
-    both = [item for item in votes if item in judged]
-    rest = [judged[item] for item in judged if item not in votes]
-    h, f, g = (np.asarray(part, float) for part in ([votes[i] for i in both], [judged[i] for i in both], rest))
-    if len(both) < 3 or len(rest) < 2 or not f.var() or len(both) < len(votes):
+    rest = [value for item, value in judged.items() if item not in votes]
+    n, m = len(votes), len(rest)
+    if n < 3 or m < 2 or not votes.keys() <= judged.keys():
         return Helped(people, people, 0.0, 1.0)
-    n, m = len(both), len(rest)
+    h, f, g = (np.asarray(part, float) for part in (list(votes.values()), [judged[item] for item in votes], rest))
     spread = float(np.concatenate([f, g]).var(ddof=1))
-    weight = float(np.cov(h, f)[0, 1] / (spread * (1 + n / m)))
+    weight = float(np.cov(h, f)[0, 1] / (spread * (1 + n / m))) if spread else 0.0
     value = float((h - weight * f).mean() + weight * g.mean())
     variance = float((h - weight * f).var(ddof=1) / n + weight**2 * g.var(ddof=1) / m)
     alone = float(h.var(ddof=1) / n)

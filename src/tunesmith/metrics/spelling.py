@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from sys import intern
 from typing import Any, NamedTuple
 
 from tunesmith.metrics.overlap import words
@@ -55,9 +56,13 @@ class Lexicon:
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> Lexicon:
-        said = [words(text) for text in texts]
-        pairs = frozenset(pair for some in said for pair in pairwise(some))
-        return cls(frozenset(word for some in said for word in some), pairs)
+        known: set[str] = set()
+        pairs: set[tuple[str, str]] = set()
+        for text in texts:
+            said = list(map(intern, words(text)))  # one string a word: a corpus has millions of pairs
+            known.update(said)
+            pairs.update(pairwise(said))
+        return cls(frozenset(known), frozenset(pairs))
 
 
 def slips(text: str, prompt: Lexicon, reference: Lexicon, known: Lexicon) -> list[Slip]:
