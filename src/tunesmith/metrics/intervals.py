@@ -13,6 +13,7 @@ where the working model takes the correlation within clusters from the data (Imb
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -186,7 +187,7 @@ def _width(found: Clustered, few: bool) -> float:
     if found.alone:
         return quantile(np.inf)
     effect = max(found.design_effect, float((found.sizes**2).sum()) / found.items if few else 1.0)
-    return quantile(found.freedom) * effect**0.5
+    return quantile(found.freedom) * math.sqrt(effect)
 
 
 def quantile(freedom: float, level: float = LEVEL) -> float:
