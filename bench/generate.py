@@ -1,11 +1,12 @@
 """Generation speed: Tunesmith against transformers' `generate` and its continuous batching, on this machine.
 
-    python bench/generate.py [--requests 1 8 32 128] [--rounds 3] [--only NAME ...] [--gate-only]
+    python bench/generate.py [--requests 1 8 32 128] [--rounds 3] [--only NAME ...] [--prefix "nice -n -5"]
 
 The shape is SmolLM2-135M's with seeded random weights in bfloat16; prompts are 16 to 200 random tokens, each request
 has its own limit of 16 to 160 new tokens, nothing stops earlier, greedy. A contestant is given all requests at once,
 in the same order. Tokens are counted here: those that a request asked for; what a batch makes beyond a row's limit
-is not counted. All contestants take turns in one process; speed is tokens by the median time of the rounds.
+is not counted. Contestants take turns, each time in a process of its own; speed is tokens by the median time of the
+rounds, without loading and a short warm-up.
 
 First the gate, over 8 requests that are cut at 48 new tokens: in float32 every token must be `generate`'s, one
 unpadded request at a time, but where the reference's two best logits are closer than 1e-4 (counted). In bfloat16
@@ -19,7 +20,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -31,7 +34,7 @@ from typing import Any
 
 import torch
 from machine import card
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import ContinuousBatchingConfig, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from transformers.generation.continuous_batching.utils import WorkloadHints
 
 from tunesmith.engine import weights
@@ -43,7 +46,9 @@ from tunesmith.model.load import quiet
 OUT = Path(__file__).resolve().parent / "out/generate.json"
 VOCABULARY, PROMPT, ANSWER = 49152, (16, 200), (16, 160)
 GATED, GATED_TOKENS = 8, 48
+LIMIT_SECONDS = 1800  # a process
 NEAR, NOISES = 1e-4, 4.0  # logits; see above
+PAGES = 300  # of 256 tokens each: enough for all requests of the largest number at once
 GOAL, GOAL_AT = 3.0, 32  # times `generate` in batches of 8
 PEER = "hf-8"
 CONTESTANTS = {
@@ -118,11 +123,16 @@ def batch(model: PreTrainedModel, asked: Requests) -> Outputs:
 
 
 def continuous(model: PreTrainedModel, asked: Requests) -> Outputs:
-    """Each request with its own limit, which `generate_batch` itself has no argument for."""
-    longest = max(len(prompt) for prompt, _ in asked)
-    hints = WorkloadHints(longest, max(n for _, n in asked), len(asked))
-    before, found = model.config._attn_implementation, dict[str, list[int]]()
-    with quiet(), model.continuous_batching_context_manager(workload_hints=hints) as manager:
+    """Each request with its own limit, which `generate_batch` itself has no argument for.
+
+    Left alone it takes most of the machine's memory, and 19 s to do so; like this it starts in half a second, which
+    is counted: one that was kept to be used again (`persistent_manager`) never answered the second time.
+    """
+    hints = WorkloadHints(max(len(prompt) for prompt, _ in asked), max(n for _, n in asked), len(asked))
+    settings = ContinuousBatchingConfig(num_blocks=PAGES, max_batch_tokens=2048)
+    manager_of = model.continuous_batching_context_manager
+    found = dict[str, list[int]]()
+    with quiet(), manager_of(continuous_batching_config=settings, workload_hints=hints) as manager:
         for number, (prompt, n) in enumerate(asked):
             manager.add_request(prompt, request_id=str(number), max_new_tokens=n, eos_token_id=-1)
         while len(found) < len(asked):
@@ -131,46 +141,68 @@ def continuous(model: PreTrainedModel, asked: Requests) -> Outputs:
                 raise RuntimeError("transformers' continuous batching stopped by itself")
             if one is not None and one.is_finished():
                 found[one.request_id] = list(one.generated_tokens)
-    model.set_attn_implementation(before)
     return [found[str(number)] for number in range(len(asked))]
 
 
 RUN = {"ours": ours, "ours-int8": ours, PEER: in_batches(8), "hf-32": in_batches(32), "hf-continuous": continuous}
 
 
-def models(only: Sequence[str]) -> tuple[dict[str, PreTrainedModel], dict[str, Any]]:
-    """Each contestant's model: the peers share one; and what 8-bit weights changed."""
-    plain = make(torch.bfloat16)
-    found, facts = {name: plain for name in only}, dict[str, Any]()
-    if "ours" in only:
-        found["ours"] = make(torch.bfloat16)
-        facts["packed"] = weights.pack(found["ours"])  # as `load_engine` does
-    if "ours-int8" in only:
-        found["ours-int8"] = make(torch.bfloat16)
-        quality = weights.round_to_int8(found["ours-int8"], [prompt for prompt, _ in requests(8)])
+def model_of(name: str) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """A contestant's model, and what 8-bit weights changed."""
+    model, facts = make(torch.bfloat16), dict[str, Any]()
+    if name == "ours":
+        facts["packed"] = weights.pack(model)  # as `load_engine` does
+    if name == "ours-int8":
+        quality = weights.round_to_int8(model, [prompt for prompt, _ in requests(8)])
         facts["int8"] = {"tokens": quality.tokens, "kl": quality.kl, "same_top": quality.same_top}
-        print(f"8-bit weights: {quality}")
-    return found, facts
+        facts["said"] = f"8-bit weights: {quality}"
+    return model, facts
 
 
-def gate(found: dict[str, PreTrainedModel], asked: Requests) -> tuple[dict[str, Any], bool]:
+def turn(name: str, count: int, most: int) -> dict[str, Any]:
+    """One contestant's run in this process; `most` cuts the answers."""
+    set_threads()
+    asked = [(prompt, min(n, most)) for prompt, n in requests(count)]
+    model, facts = model_of(name)
+    RUN[name](model, [(prompt, 4) for prompt, _ in asked[:8]])
+    start = time.perf_counter()
+    outputs = RUN[name](model, asked)
+    seconds = time.perf_counter() - start
+    assert [len(ids) for ids in outputs] == [n for _, n in asked]
+    return {**facts, "seconds": seconds, "outputs": outputs}
+
+
+def in_process(name: str, count: int, most: int = ANSWER[1], prefix: str = "") -> dict[str, Any]:
+    command = [*shlex.split(prefix), sys.executable, __file__, "--turn", name, str(count), str(most)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_SECONDS)
+    if done.returncode:
+        raise RuntimeError(f"{name} failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
+    return dict(json.loads(done.stdout.strip().splitlines()[-1]))
+
+
+def gate(only: Sequence[str]) -> tuple[dict[str, Any], bool]:
     """Whether ours generates what transformers does."""
-    wide = make(torch.float32)
+    asked = [(prompt, min(n, GATED_TOKENS)) for prompt, n in requests(GATED)]
+    wide, narrow = make(torch.float32), make(torch.bfloat16)
     reference = in_batches(1)(wide, asked)
-    facts, passed = dict[str, Any](), True
     same, gaps = compare(wide, asked, reference, ours(wide, asked))
-    facts["float32"] = {"requests": len(asked), "equal": same, "gaps": gaps}
-    passed = passed and all(gap <= NEAR for gap in gaps)
+    facts: dict[str, Any] = {"float32": {"requests": len(asked), "equal": same, "gaps": gaps}}
+    passed = all(gap <= NEAR for gap in gaps)
     print(f"gate, float32: {same} of {len(asked)} outputs equal; {len(gaps)} near ties within {NEAR:g}")
-    noise = rounding(wide, found[PEER], asked, reference)
-    theirs = RUN[PEER](found[PEER], asked)
-    for name in [name for name in ("ours", "hf-32", "hf-continuous") if name in found]:
-        same, gaps = compare(wide, asked, theirs, RUN[name](found[name], asked))
+    noise, theirs = rounding(wide, narrow, asked, reference), in_batches(8)(narrow, asked)
+    alone = in_batches(1)(narrow, asked)
+    outputs = {
+        name: in_process(name, GATED, GATED_TOKENS)["outputs"] for name in ("ours", "hf-continuous") if name in only
+    }
+    for name, found in {"generate, one by one": alone, **outputs}.items():
+        same, gaps = compare(wide, asked, theirs, found)
         worst = max(gaps, default=0.0)
         facts[f"bfloat16, {name}"] = {"equal": same, "gaps": gaps, "noise": noise}
         passed = passed and (name != "ours" or worst <= NOISES * noise)
-        print(f"      bfloat16, {name}: {same} of {len(asked)} equal to generate's in batches of 8; where one differs,")
-        print(f"      its first other token is at most {worst:.3f} below in float32 (rounding: {noise:.3f} rms)")
+        print(
+            f"      bfloat16, {name}: {same} of {len(asked)} equal to generate's in one batch; where one differs, its"
+        )
+        print(f"      first other token is at most {worst:.3f} away in float32 (rounding: {noise:.3f} rms)")
     return facts, passed
 
 
@@ -197,19 +229,17 @@ def rounding(wide: PreTrainedModel, narrow: PreTrainedModel, asked: Requests, ou
     return statistics.fmean(squares) ** 0.5
 
 
-def speeds(found: dict[str, PreTrainedModel], count: int, rounds: int) -> dict[str, Any]:
-    """Everybody in turn, after a short warm-up."""
-    asked = requests(count)
-    tokens = sum(n for _, n in asked)
-    seconds: dict[str, list[float]] = {name: [] for name in found}
-    for name, model in found.items():
-        RUN[name](model, [(prompt, 4) for prompt, _ in asked[:8]])
+def speeds(only: Sequence[str], count: int, rounds: int, prefix: str, pause: float) -> dict[str, Any]:
+    """Everybody in turn."""
+    tokens = sum(n for _, n in requests(count))
+    seconds: dict[str, list[float]] = {name: [] for name in only}
     for number in range(rounds):
-        for name, model in found.items():
-            start = time.perf_counter()
-            outputs = RUN[name](model, asked)
-            seconds[name].append(time.perf_counter() - start)
-            assert [len(ids) for ids in outputs] == [n for _, n in asked]
+        for name in only:
+            time.sleep(pause)
+            done = in_process(name, count, prefix=prefix)
+            seconds[name].append(done["seconds"])
+            if number == 0 and "said" in done:
+                print(done["said"])
             print(f"{count} requests, round {number + 1}: {name} {seconds[name][-1]:.1f} s", file=sys.stderr)
     middle = {name: statistics.median(times) for name, times in seconds.items()}
     return {
@@ -241,20 +271,24 @@ def main() -> int:
     parser.add_argument("--requests", type=int, nargs="+", default=[1, 8, 32, 128])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS))
-    parser.add_argument("--gate-only", action="store_true")
+    parser.add_argument("--prefix", default="", help="put before the command of each timed process")
+    parser.add_argument(
+        "--pause", type=float, default=0.0, help="seconds before each timed process: for shared machines"
+    )
+    parser.add_argument("--turn", nargs=3, metavar=("NAME", "REQUESTS", "TOKENS"), help="one run, printed as JSON")
     options = parser.parse_args()
+    if options.turn:
+        print(json.dumps(turn(options.turn[0], *map(int, options.turn[1:]))))
+        return 0
     facts: dict[str, Any] = {"machine": card() | {name: version(name) for name in ("torch", "transformers")}}
     facts |= {"device": str(pick_device()), "threads": set_threads(), "prompt": PROMPT, "answer": ANSWER}
-    found, more = models(list(dict.fromkeys(["ours", PEER, *options.only])))
-    facts["gate"], passed = gate(found, [(prompt, min(n, GATED_TOKENS)) for prompt, n in requests(GATED)])
+    facts["gate"], passed = gate(options.only)
     if not passed:
         print("the gate failed: ours does not generate what transformers does, so no speed is measured")
         return 1
-    if options.gate_only:
-        return 0
-    facts |= more | {"rounds": options.rounds}
+    facts |= {"rounds": options.rounds}
     facts["results"] = {
-        str(n): speeds({k: found[k] for k in options.only}, n, options.rounds) for n in options.requests
+        str(n): speeds(options.only, n, options.rounds, options.prefix, options.pause) for n in options.requests
     }
     show(facts["results"])
     OUT.parent.mkdir(exist_ok=True)
