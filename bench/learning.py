@@ -7,12 +7,13 @@ the embedded one (two million parameters), or DIR, as `tunesmith pretrain` makes
 for all), and batch and steps are decided from them; every validation row counts.
 
 For full and LoRA: the best validation loss (nats a trained token) at the defaults with three seeds, and with one at a
-quarter, half, twice and four times the learning rate; for full also at half and twice the batch and the epochs. The
-defaults hold where the best of the sweep is below the mean of the seeds by no more than their spread (highest less
-lowest): that is what a seed alone changes. Then LoRA's loss as a ratio to that of full fine-tuning, with the share of
-the parameters that it trains, at other ranks too, and what `--find-lr` takes. Every run is written to
-bench/out/learning.json when it is done, and a run that is there is not run again: delete the file to measure anew.
-A quarter of an hour on a core of a CPU with AMX.
+quarter, half, twice and four times the learning rate, at half and twice the batch and the epochs, and for LoRA with
+another alpha and with Muon. The defaults hold where the best of these is below the mean of the seeds by no more than
+their spread (highest less lowest): that is what a seed alone changes. Then LoRA's loss as a ratio to that of full
+fine-tuning, with the share of the parameters that it trains, at other ranks too, and what `--find-lr` takes. Every run
+is written to bench/out/learning.json when it is done, and one that is there is not run again: delete the file to
+measure anew.
+At 100 rows about half a minute a run on a free core of a CPU with AMX, and some fifty runs in all.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ HERE = Path(__file__).resolve().parent
 OUT = HERE / "out/learning.json"
 LAMINI = HERE.parents[1] / "shared/data/lamini/lamini_docs.jsonl"
 FACTORS = (0.25, 0.5, 2.0, 4.0)
+LEVERS = {"alpha 256": {"lora_alpha": 256.0}, "muon": {"optimizer": "muon"}}  # of LoRA, each at its usual rate
 SEEDS = (0, 1, 2)
 CONTEXT = 512  # of the embedded base
 
@@ -156,9 +158,9 @@ def around(results: Results, case: Case, values: dict[str, Any]) -> dict[str, fl
     rate, size = made.learning_rate or 0.0, made.rows_a_step
     epochs = round((made.max_steps or 0) / -(-len(case.data.train.kept) // size))
     changes = {f"rate x{factor:g}": {"learning_rate": float(f"{rate * factor:.2g}")} for factor in FACTORS}
-    if values["method"] == "full":
-        changes |= {f"batch {n}": {"batch_size": n} for n in (size // 2, size * 2)}
-        changes |= {f"{n} epochs": {"num_epochs": n} for n in (epochs // 2, epochs * 2)}
+    changes |= {f"batch {n}": {"batch_size": n} for n in (size // 2, size * 2)}
+    changes |= {f"{n} epochs": {"num_epochs": n} for n in (epochs // 2, epochs * 2)}
+    changes |= LEVERS if values["method"] == "lora" else {}
     return {name: results.of(case, values | change)["val_loss"] for name, change in changes.items()}
 
 
