@@ -62,7 +62,7 @@ def test_the_saved_folder_loads_with_plain_transformers_and_says_the_same(model:
 
 def test_evaluate_returns_what_the_command_prints_and_takes_its_settings(model: tunesmith.Model) -> None:
     found = model.evaluate(limit=2, metrics=["f1"])
-    assert found.keys() == {"path", "report", "n", "metrics", "errors"}
+    assert found.keys() == {"path", "report", "n", "metrics", "corpus", "not_run", "errors"}
     assert (found["n"], found["metrics"].keys()) == (2, {"f1"})
     assert found["metrics"]["f1"].keys() == {"base", "tuned", "difference", "low", "high", "p"}
 

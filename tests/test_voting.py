@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
@@ -10,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -170,6 +172,12 @@ def test_a_prompt_keeps_its_turns_in_the_export(tunesmith: Tunesmith, project: P
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
+def _own_terminal() -> None:
+    """So that ^C is a signal, which is heard in a background job too."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_single_keys_at_a_terminal_and_ctrl_c_keep_every_vote(project: Path, tunesmith: Tunesmith) -> None:
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
@@ -179,7 +187,7 @@ def test_single_keys_at_a_terminal_and_ctrl_c_keep_every_vote(project: Path, tun
         stdout=subprocess.PIPE,
         stderr=theirs,
         start_new_session=True,
-        preexec_fn=lambda: __import__("fcntl").ioctl(0, __import__("termios").TIOCSCTTY, 0),  # so that ^C is a signal
+        preexec_fn=_own_terminal,
     )
     os.close(theirs)
     seen = b""
@@ -205,7 +213,8 @@ def test_single_keys_at_a_terminal_and_ctrl_c_keep_every_vote(project: Path, tun
         assert process.wait(30) == 130
     finally:
         if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
+            process.kill()
+        process.wait()
         assert process.stdout is not None
         out = process.stdout.read()
         process.stdout.close()

@@ -56,7 +56,11 @@ def test_activations_are_made_again_and_then_micro_batches_made_smaller_only_whe
     again = planned(9.0, gradient_checkpointing="on")
     least = planned(9.0, **LEAST)
     assert least.gb < again.gb < whole.gb
-    assert 0.075 < whole.computing.resting_gb == again.computing.resting_gb < least.gb
+    assert whole.computing.resting_gb is not None
+    assert again.computing.resting_gb is not None
+    assert (
+        0.075 < whole.computing.resting_gb <= again.computing.resting_gb < least.gb
+    )  # the gradients, where the peak has them
     assert decided(planned(whole.gb)) == ("off", 400)
     assert decided(planned(whole.gb - 1e-6)) == ("on", 400)
     assert "gradient_checkpointing = on: without it," in capsys.readouterr().err
