@@ -130,12 +130,13 @@ def test_from_the_hub_each_set_is_fetched_once(
         (("--run", "run-1"), "--run with --model"),
         (("--data", "nowhere"), "is not a folder"),
         (("--limit", "0"), "limit = 0"),
+        ((), "--model without --data"),
     ],
 )
 def test_what_cannot_be_benchmarked_is_refused_before_a_model_is_loaded(
     tunesmith: Callable[..., Any], tmp_path: Path, files: Path, words: tuple[str, ...], complaint: str
 ) -> None:
-    given = ("--data", files) if "--data" not in words else ()
+    given = ("--data", files) if words and "--data" not in words else ()
     said = tunesmith("benchmark", "--model", "no-such-model", *given, *words, cwd=tmp_path)
     assert said.code == 2
     assert complaint in said.err

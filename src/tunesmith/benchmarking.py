@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tunesmith.bases import load_engine
 from tunesmith.core.artifact import Artifact
 from tunesmith.core.config import make
+from tunesmith.core.errors import UsageError
 from tunesmith.core.project import Project
 from tunesmith.loop import engines, new_place, stage_config
 
@@ -44,7 +45,11 @@ def benchmark_models(model: str, base: str | None = None, **overrides: Any) -> d
 
     given = {key: value for key, value in overrides.items() if value is not None}
     config = make(stage.BenchmarkConfig, given)
-    sheets = _sheets(config, Path(config.data or ".") if config.data != HUB else None)
+    if config.data is None:
+        raise UsageError(
+            "--model without --data", expected="the folder of the questions", fix="--data DIR, or --data hub"
+        )
+    sheets = _sheets(config, Path(config.data) if config.data != HUB else None)
     names = {"base": base, "tuned": model} if base else {"model": model}
     return stage.measure(sheets, {arm: _arm(_folder(name)) for arm, name in names.items()})[0]
 

@@ -17,7 +17,7 @@ from tunesmith.diagnose import stage
 from tunesmith.diagnose.cases import of_files
 from tunesmith.diagnose.figures import table
 from tunesmith.diagnose.fixes import Proposal, accepted
-from tunesmith.diagnose.mend import mend
+from tunesmith.diagnose.mend import FIX, mend
 
 
 def diagnose(
@@ -34,8 +34,9 @@ def diagnose(
     if old and old.name == eval_.name:
         raise UsageError(f"{old.name} against itself", expected="an earlier evaluation")
     embedder = load_embedder(project, project.config("evaluate", EvaluateConfig).embedder)
-    earlier = (old, _set_of(project, old)) if old else None
-    return stage.run(config, stage.DiagnoseInputs(eval_, _set_of(project, eval_), embedder, earlier), out)
+    set_, earlier = _set_of(project, eval_), (old, _set_of(project, old)) if old else None
+    mended = _mended(project, earlier[1], set_) if earlier else frozenset()
+    return stage.run(config, stage.DiagnoseInputs(eval_, set_, embedder, earlier, mended), out)
 
 
 def predictions(path: Path, before: Path | None = None, training: Path | None = None) -> dict[str, Any]:
@@ -116,6 +117,13 @@ def say_plan(chosen: Sequence[Proposal], raw: Artifact, set_: Artifact, rows: di
         say(f"  {category}: {count} rows to {action}")
     say(f"  data/raw/{raw.name}, and with all others data/sets/{set_.name}: {set_.facts['train']} rows to train on")
     say(f"  {rows['stayed']} test rows stayed, {rows['came']} came, {rows['went']} went")
+
+
+def _mended(project: Project, before: Artifact, after: Artifact) -> frozenset[str]:
+    """The categories whose proposals lie between two sets: in the raw rows of `fix` that only the later was made of."""
+    fresh = after.facts["parents"].keys() - before.facts["parents"].keys()
+    files = [project.place("raw") / name / "provenance.jsonl" for name in fresh if name.startswith(FIX)]
+    return frozenset(one["category"] for file in files if file.is_file() for one in read_jsonl(file))
 
 
 def _set_of(project: Project, eval_: Artifact) -> Artifact:

@@ -57,13 +57,10 @@ def test_failures_without_a_category_are_put_into_named_clusters(inputs: Diagnos
     assert rows
 
 
-@pytest.mark.parametrize("change", [{"nearest": 1}, {"nearest": 0}, {"failing_below": 0.0}, {"seed": 5}])
+@pytest.mark.parametrize("change", [{"nearest": 1}, {"nearest": 0}, {"failing_below": 0.0}])
 def test_every_field_changes_the_run(change: dict[str, Any], inputs: DiagnoseInputs, tmp_path: Path) -> None:
     one = run(DiagnoseConfig(), inputs, tmp_path / "a")
     two = run(DiagnoseConfig(**change), inputs, tmp_path / "b")
-    if "seed" in change:  # of the bootstrap, which a rate of groups of several rows needs
-        assert two.facts["config"]["seed"] == 5
-        return
     assert [(one.path / name).read_text().replace('"a"', '"b"') for name in ("errors.jsonl", "report.json")] != [
         (two.path / name).read_text() for name in ("errors.jsonl", "report.json")
     ]

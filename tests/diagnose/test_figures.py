@@ -1,3 +1,5 @@
+import pytest
+
 from tunesmith.core.records import pair
 from tunesmith.diagnose.cases import Case
 from tunesmith.diagnose.categories import Known
@@ -29,6 +31,17 @@ def test_enough_rows_give_a_verdict() -> None:
     cell = categories(diagnosed(many, Known.of([])), "tuned", "base")["repetitive"]
     assert cell["verdict"] == "better"
     assert cell["difference_high"] < 0
+
+
+def test_p_is_adjusted_among_what_was_mended_and_among_the_others() -> None:
+    many = [case(n, f"{LOOP} and on", "", "A b.") for n in range(8)]  # too long, too
+    found = diagnosed(many, Known.of([]))
+    alone = categories(found, "tuned", "base", {"repetitive"})
+    assert alone["repetitive"]["p_holm"] == alone["repetitive"]["p"] == pytest.approx(2 / 2**8)
+    assert alone["empty"]["p_holm"] > alone["empty"]["p"]
+    together = categories(found, "tuned", "base")
+    assert together["repetitive"]["p_holm"] > together["repetitive"]["p"]
+    assert alone["refusal"]["verdict"] == "cannot tell"
 
 
 def test_one_arm_has_rates_alone() -> None:

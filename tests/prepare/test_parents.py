@@ -40,3 +40,11 @@ def test_a_parent_without_a_group_heads_its_family_and_a_rewritten_row_gives_way
 def test_artifacts_without_provenance_join_nothing(tmp_path: Path) -> None:
     kin = kinship([raw(tmp_path, "human", [pair("a", "b")])])
     assert (kin.parents, kin.gone) == (frozenset(), {})
+
+
+def test_a_row_that_a_person_dropped_is_rejected_with_the_reason(tmp_path: Path) -> None:
+    human = raw(tmp_path, "human", [pair("a", "b"), pair("c", "d")])
+    fix = raw(tmp_path, "fix-1", [], [{"drops": pair("a", "b").id, "why": "it loops"}])
+    rows, rejects = read([human, fix])
+    assert [row.question for row in rows] == ["c"]
+    assert [(one.reason, one.detail) for one in rejects] == [("dropped", "fix-1: it loops")]

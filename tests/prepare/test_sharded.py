@@ -207,18 +207,19 @@ def test_generated_rows_stay_with_their_parent_in_shards_too(tmp_path: Path) -> 
         assert len({where[row.question] for row in rows[group::10]}) == 1
 
 
-def test_families_are_joined_and_rewritten_rows_give_way_in_shards_too(tmp_path: Path) -> None:
+def test_families_are_joined_and_rewritten_and_dropped_rows_give_way_in_shards_too(tmp_path: Path) -> None:
     rows = questions(30)
     child = pair("quite another question", "A", meta=Meta("generated/paraphrase", 1, "generated", rows[3].id))
     better = pair("answered better now", "B", meta=Meta("generated/rewrite", 2, "edited", rows[5].id))
     provenance = [
         {"id": child.id, "line": 1, "parents": [rows[3].id]},
         {"id": better.id, "line": 2, "parents": [rows[5].id], "replaces": rows[5].id},
+        {"drops": rows[7].id, "why": "it loops"},
     ]
     sources = [raw(tmp_path, rows, 2), raw(tmp_path, [child, better], provenance=provenance)]
     one = stage.run(PrepareConfig(), sources, tmp_path / "one")
     many = sharded.run(PrepareConfig(), sources, tmp_path / "many", runner=one_process, shard_rows=8)
     assert contents(many) == contents(one)
-    assert many.facts["rejected"] == {"malformed": 2, "rewritten": 1} == one.facts["rejected"]
+    assert many.facts["rejected"] == {"malformed": 2, "rewritten": 1, "dropped": 1} == one.facts["rejected"]
     where = {row.question: side for side in SPLITS for row in read_rows(many.path / f"{side}.jsonl")}
     assert where[child.question] == where[rows[3].question]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tunesmith.diagnose.cases import Case
 from tunesmith.diagnose.categories import CATEGORIES, Category, Known, find, judged
-from tunesmith.metrics.stats import mean_interval, paired, verdict
+from tunesmith.metrics.stats import LEVEL, holm, mean_interval, paired, verdict
 from tunesmith.metrics.style import Answer
 
 WHY = {
@@ -42,19 +42,26 @@ def _diagnosed(case: Case, known: Known) -> Found:
     return Found(case, {arm: find(answer, known) for arm, answer in answers.items()}, able)
 
 
-def categories(found: Sequence[Found], arm: str, before: str = "", seed: int = 0) -> dict[str, dict[str, Any]]:
+def categories(
+    found: Sequence[Found], arm: str, before: str = "", mended: Collection[str] = ()
+) -> dict[str, dict[str, Any]]:
     """Of each category that could be told: n, and count and rate (with low and high) in `arm`.
 
     With an arm `before`: its rate, the paired difference with its interval and p, the verdict, and how many rows were
-    fixed, introduced, and persist.
+    fixed, introduced, and persist. p is adjusted (Holm) over the categories that were `mended`, which were named before
+    anything was measured, and over all others by themselves; a category without an error takes no part.
     """
-    out = {}
+    out: dict[str, dict[str, Any]] = {}
     for category in CATEGORIES:
         rows = [one for one in found if category.name in one.judged]
         if rows:
-            out[category.name] = _rate(rows, category, arm, seed) | (
-                _change(rows, category, before, arm, seed) if before else {}
-            )
+            changed = _change(rows, category, before, arm) if before else {}
+            out[category.name] = _rate(rows, category, arm) | changed
+    for family in (mended, out.keys() - set(mended)) if before else ():
+        asked = {name: out[name]["p"] for name in family if name in out and (out[name]["rate"] or out[name]["before"])}
+        for name, p in holm(asked).items():
+            sure = p is not None and p < 1 - LEVEL
+            out[name] |= {"p_holm": p, "verdict": out[name]["verdict"] if sure else "cannot tell"}
     return out
 
 
@@ -65,16 +72,16 @@ def not_run(found: Sequence[Found]) -> dict[str, str]:
     return {category.name: " or ".join(WHY[need] for need in category.needs) for category in missing}
 
 
-def _rate(rows: Sequence[Found], category: Category, arm: str, seed: int) -> dict[str, Any]:
+def _rate(rows: Sequence[Found], category: Category, arm: str) -> dict[str, Any]:
     values = _values(rows, category, arm)
-    mean = mean_interval(values, [one.case.cluster for one in rows], seed)
+    mean = mean_interval(values, [one.case.cluster for one in rows])
     rate = {"rate": mean.mean, "low": mean.low, "high": mean.high}
     return {"n": len(rows), "count": int(sum(values)), **rate}
 
 
-def _change(rows: Sequence[Found], category: Category, before: str, arm: str, seed: int) -> dict[str, Any]:
+def _change(rows: Sequence[Found], category: Category, before: str, arm: str) -> dict[str, Any]:
     old, new = _values(rows, category, before), _values(rows, category, arm)
-    result = paired(old, new, [one.case.cluster for one in rows], seed)
+    result = paired(old, new, [one.case.cluster for one in rows])
     ways = list(zip(old, new, strict=True))
     counts = {"fixed": (1.0, 0.0), "introduced": (0.0, 1.0), "persisting": (1.0, 1.0)}
     return {
@@ -83,6 +90,7 @@ def _change(rows: Sequence[Found], category: Category, before: str, arm: str, se
         "difference_low": result.low,
         "difference_high": result.high,
         "p": result.p,
+        "p_holm": result.p,
         "verdict": verdict(result, higher_is_better=False),
         **{word: ways.count(way) for word, way in counts.items()},
     }

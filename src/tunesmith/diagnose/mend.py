@@ -15,6 +15,8 @@ from tunesmith.core.jsonl import dump, read_rows, write_json, write_jsonl, write
 from tunesmith.core.records import Message, Row
 from tunesmith.diagnose.fixes import Proposal
 
+FIX = "fix-"  # what the names of these raw artifacts begin with
+
 
 def mend(proposals: Sequence[Proposal], raw: Sequence[Artifact], errors: Artifact, out: Path) -> Artifact:
     """Write `out`/<id>, which `prepare` reads beside the others. The same proposals give the same artifact.
@@ -25,7 +27,7 @@ def mend(proposals: Sequence[Proposal], raw: Sequence[Artifact], errors: Artifac
     if not proposals:
         raise DataError("no proposal was accepted", fix=f"tunesmith fix {errors.name} --accept all")
     identity = hashlib.sha256(dump([errors.hash, [p.to_json() for p in proposals]]).encode()).hexdigest()[:12]
-    final = out / f"fix-{identity}"
+    final = out / f"{FIX}{identity}"
     if final.exists():
         return open_artifact(final, "raw")
     every = [row for artifact in raw for row in read_rows(artifact.path / "examples.jsonl")]

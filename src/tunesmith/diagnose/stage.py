@@ -31,18 +31,20 @@ class DiagnoseConfig(Config):
     """training rows named for each error"""
     failing_below: float = Field(default=0.3, ge=0, le=1)
     """token F1 under which an answer without an error of a category is a failure, and put into a cluster"""
-    seed: int = 0
-    """the seed of the intervals"""
 
 
 @dataclass(frozen=True)
 class DiagnoseInputs:
-    """`set_`: what the run was trained on. `earlier`: an evaluation before it and its set, to compare with."""
+    """`set_`: what the run was trained on. `earlier`: an evaluation before it and its set, to compare with.
+
+    `mended`: the categories whose proposals were accepted between the two.
+    """
 
     eval_: Artifact
     set_: Artifact
     embedder: Embedder | None = None
     earlier: tuple[Artifact, Artifact] | None = None
+    mended: frozenset[str] = frozenset()
 
 
 def run(config: DiagnoseConfig, inputs: DiagnoseInputs, out: Path) -> Artifact:
@@ -54,7 +56,7 @@ def run(config: DiagnoseConfig, inputs: DiagnoseInputs, out: Path) -> Artifact:
     training = _training(inputs.set_)
     cases, arms, known = _cases(inputs, training)
     found = diagnosed(cases, known)
-    figures = categories(found, arms[-1], arms[0], config.seed)
+    figures = categories(found, arms[-1], arms[0], inputs.mended)
     wrong = [one for one in found if any(one.errors.values())]
     near = _nearest(wrong, arms[-1], training, inputs.embedder, config.nearest)
     errors = [_error(one, some, arms) for one, some in zip(wrong, near, strict=True)]
@@ -67,6 +69,7 @@ def run(config: DiagnoseConfig, inputs: DiagnoseInputs, out: Path) -> Artifact:
         "n": len(cases),
         "sources": sources,
         "arms": list(arms),
+        "mended": sorted(inputs.mended),
         "categories": figures,
         "not_run": not_run(found),
         "clusters": _clusters(found, arms[-1], config.failing_below, inputs.embedder),
@@ -86,16 +89,16 @@ def run(config: DiagnoseConfig, inputs: DiagnoseInputs, out: Path) -> Artifact:
 def summary(artifact: Artifact) -> dict[str, Any]:
     """What `diagnose --json` prints."""
     facts = read_json(artifact.path / "report.json")
-    keys = ("n", "arms", "categories", "not_run", "clusters", "proposals")
+    keys = ("n", "arms", "mended", "categories", "not_run", "clusters", "proposals")
     return {"path": str(artifact.path), "name": artifact.name, **{key: facts[key] for key in keys}}
 
 
-def of_cases(cases: Sequence[Case], training: Sequence[Row], seed: int = 0) -> dict[str, Any]:
+def of_cases(cases: Sequence[Case], training: Sequence[Row]) -> dict[str, Any]:
     """The figures of files from elsewhere: {n, categories {name: {count, rate, low, high, ...}}, not_run}."""
     known = Known.of(training, [case.reference for case in cases if case.reference])
     found = diagnosed(cases, known)
     before = "base" if "base" in cases[0].said else ""
-    return {"n": len(cases), "categories": categories(found, "tuned", before, seed), "not_run": not_run(found)}
+    return {"n": len(cases), "categories": categories(found, "tuned", before), "not_run": not_run(found)}
 
 
 def _training(set_: Artifact) -> list[Row]:

@@ -22,7 +22,8 @@ _OPENERS = {".bz2": bz2.decompress, ".gz": gzip.decompress}
 def below(folder: Path) -> dict[str, Path]:
     """Every file at any depth, by its path in the folder. Raises UsageError where there is no such folder."""
     if not folder.is_dir():
-        raise UsageError(f"{folder} is not a folder", expected="a folder that the files of benchmarks lie in")
+        expected = "a folder that the files of benchmarks lie in"
+        raise UsageError(f"{folder} is not a folder", expected=expected, fix="--data DIR, or --data hub to fetch them")
     return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
