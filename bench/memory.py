@@ -8,8 +8,8 @@ micro-batches of 2,048 tokens, two a step. Measured is the largest resident size
 first step; the prediction is made by that process before it. Writes bench/out/memory.json, and fails where an error is
 above 10 %. The last configuration has rows of 50 to 500 tokens and six steps.
 
-With --keep, that last one is trained with what tensors free kept by the C library (glibc's mallopt: no block mapped by
-itself, nothing returned), in place of the comparison: processor time a step, and the peak, beside those without.
+With --keep, in place of the comparison, that last one is also trained with all that tensors free kept by the C library
+(glibc's mallopt: no block mapped by itself, nothing returned): processor time and peak beside those of the usual way.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import random
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def make(folder: Path) -> None:
         tokenizer.save(folder / family)
 
 
-def one(base: Path, values: dict[str, Any], lengths: list[int]) -> dict[str, Any]:
+def one(base: Path, values: dict[str, Any], lengths: list[int], keep: bool) -> dict[str, Any]:
     """Train and compare, in this process."""
     import numpy as np
     import torch
@@ -86,13 +87,14 @@ def one(base: Path, values: dict[str, Any], lengths: list[int]) -> dict[str, Any
     plan = plan_memory.plan_memory(config, computing, rows, 0, where)
     if plan is None:
         raise SystemExit("the memory of this model cannot be predicted")
+    computing = replace(plan.computing, resting_gb=None) if keep else plan.computing
     device.forget_peak(computing.device)
     optimizers: Optimizers = session.make_optimizers(plan.config, model)
-    plan.computing.begin(model, optimizers)
+    computing.begin(model, optimizers)
     source = ExampleSource(rows, config.batch_size, MICRO, None if computing.packed else 0, config.seed)
-    settings = loop.Settings(config.max_steps or 3, computing=plan.computing.training)
+    settings = loop.Settings(config.max_steps or 3, computing=computing.training)
     begun = os.times()
-    loop.fit(model, source, optimizers, settings, objective=computed(plan.computing))
+    loop.fit(model, source, optimizers, settings, objective=computed(computing))
     spent = os.times()
     measured = device.peak_memory_gb(torch.device(computing.device))
     seconds = {"user_s": spent.user - begun.user, "system_s": spent.system - begun.system}
@@ -145,7 +147,7 @@ def main() -> None:
         if options.keep:
             keep_freed_memory()
         family, values = CONFIGURATIONS[options.one]
-        print(json.dumps(one(options.folder / family, values, lengths_of(options.one))))
+        print(json.dumps(one(options.folder / family, values, lengths_of(options.one), options.keep)))
         return
     from machine import card
 
