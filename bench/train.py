@@ -1,6 +1,7 @@
 """Training speed: Tunesmith against TRL and a plain Hugging Face and PEFT loop, on the CPU of this machine.
 
     python bench/train.py [--steps 8] [--rounds 2] [--only NAME ...] [--trl-python PATH] [--prefix "nice -n -5"]
+                          [--parts FOLDER]
 
 The shape is SmolLM2-135M's with seeded random weights (stored in bfloat16, as that model is); the rows are those of
 llamafactory/alpaca_en_demo.json, tokenised once for everybody by a BPE trained on them, loss on the responses only, 8
@@ -16,7 +17,8 @@ Then every contestant runs in a process of its own, in turn, `--rounds` times; a
 rounds, and speed is the trained tokens of all steps after the warm-up by the sum of their times. Useful work is matrix
 products of real tokens (the formula is printed); its share is of the fastest product measured in any process of the
 run.
-Writes bench/out/train.json.
+All of it takes an hour and a half, most of that TRL's float32: with --parts each process's figures are kept in FOLDER,
+and the same command goes on from there. Writes bench/out/train.json.
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -178,6 +182,18 @@ def gate(folder: Path, options: argparse.Namespace) -> tuple[Found, bool]:
     return found, passed
 
 
+def kept(options: argparse.Namespace, name: str, make: Callable[[], Any]) -> Any:
+    """What `make` gives; with --parts from the file of an earlier run, where there is one."""
+    file = options.parts / f"{name}.json" if options.parts else None
+    if file and file.is_file():
+        return json.loads(file.read_text(encoding="utf-8"))
+    made = make()
+    if file:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(made), encoding="utf-8")
+    return made
+
+
 def trace(found: Found, steps: int) -> list[float]:
     losses = list(map(float, found["losses"]))
     if len(losses) != steps:
@@ -196,7 +212,8 @@ def turns(folder: Path, options: argparse.Namespace) -> tuple[dict[str, list[Fou
             last = turn == options.rounds - 1 and name in ("ours", "ours-lora")
             more = ("--steps", str(WARMUP + options.steps), *(["--profile"] if last else []))
             try:
-                found[name].append(run(name, folder, options, *more, prefix=options.prefix))
+                timed = partial(run, name, folder, options, *more, prefix=options.prefix)
+                found[name].append(kept(options, f"{turn + 1}-{name}", timed))
                 print(f"round {turn + 1}: {name} {sum(found[name][-1]['seconds'][WARMUP:]):.1f} s", file=sys.stderr)
             except Failed as error:
                 failed[name] = str(error)
@@ -239,6 +256,7 @@ def main() -> None:
     parser.add_argument("--trl-python", type=Path, default=HERE.parent / ".venv-trl/bin/python")
     parser.add_argument("--prefix", default="", help="put before the command of each timed process")
     parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--parts", type=Path)
     options = parser.parse_args()
     if not options.data.is_file():
         raise SystemExit(f"NOT RUN: there is no {options.data}")
@@ -254,7 +272,7 @@ def measure(folder: Path, options: argparse.Namespace) -> int:
     facts: Found = {"machine": card() | {name: version(name) for name in ("torch", "transformers", "peft")}}
     facts |= {"settings": SETTINGS, "steps": options.steps, "warm-up": WARMUP, "rounds": options.rounds}
     try:
-        facts["gate"], passed = gate(folder, options)
+        facts["gate"], passed = kept(options, "gate", partial(gate, folder, options))
     except Failed as error:
         print(f"the gate was NOT RUN ({error}), so no speed is measured")
         return 1
