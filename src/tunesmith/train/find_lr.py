@@ -73,7 +73,9 @@ class Sweep:
         lowest = min(t.val_loss for t in self.trials)
         if trial is not self.taken:
             return f"{trial.val_loss:.4f}"
-        return f"{trial.val_loss:.4f}  taken" + (", and not the lowest: see docs/train.md" if trial.val_loss > lowest else "")
+        return f"{trial.val_loss:.4f}  taken" + (
+            ", and not the lowest: see docs/train.md" if trial.val_loss > lowest else ""
+        )
 
 
 def find_lr(config: TrainConfig, model: nn.Module, data: Data, computing: Computing, pad_id: int | None) -> Sweep:
