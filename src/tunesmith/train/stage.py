@@ -97,7 +97,9 @@ def run(config: TrainConfig, inputs: TrainInputs, out: Path, *, resume: bool = F
         checkpoint.restore_best(work / "checkpoints", model, state)
         shutil.rmtree(work / "model", ignore_errors=True)  # of an attempt that was killed while it wrote
         export.save_model(model.eval(), renderer, work / "model", load.stored_dtype(base))
-        parity = export.verify(work / "model", export.probe(model, renderer, data.probes), before)
+        with computing.speaking():  # its layers are still compiled, for packed rows
+            said = export.probe(model, renderer, data.probes)
+        parity = export.verify(work / "model", said, before)
         receipt |= {"parity": parity, **run_facts(state, config, len(data.train.kept))}
         return finish(work, out, receipt)
 
