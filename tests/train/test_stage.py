@@ -366,6 +366,7 @@ def test_a_full_disk_at_the_end_keeps_the_checkpoints_and_resume_finishes(
     assert [p.name for p in (tmp_path / "run-1.partial" / "checkpoints").iterdir()] == ["step-000002"]
     run = stage.run(config, inputs(small_set, llama_dir), tmp_path / "run-1", resume=True)
     assert run.facts["steps"] == 2
+    assert "measured_gb" not in run.facts["memory"]  # nothing was trained in this attempt
     assert [p.name for p in tmp_path.iterdir()] == ["run-1"]
 
 

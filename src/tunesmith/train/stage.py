@@ -90,8 +90,9 @@ def run(config: TrainConfig, inputs: TrainInputs, out: Path, *, resume: bool = F
             receipt |= {"config": config.model_dump(mode="json"), "find_lr": sweep.facts}
             _write_start(work, config, receipt, data)
         machine.forget_peak(computing.device)
+        began = checkpoint.newest_step(work / "checkpoints")
         state = fit_model(config, model, renderer, data, work, receipt, computing)
-        if plan:
+        if plan and state.step > began:  # else nothing was trained in this process
             receipt["memory"] = compared(receipt["memory"], machine.peak_memory_gb(computing.device))
         computing.end(model, base)
         checkpoint.restore_best(work / "checkpoints", model, state)
