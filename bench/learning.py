@@ -1,6 +1,7 @@
 """Whether the defaults learn: against a small sweep around them, and LoRA against full fine-tuning.
 
-    python bench/learning.py [CASE ...] [--rows 200] [--base DIR] [--lora-rank 2] [--ranks 16 64]
+    python bench/learning.py [CASE ...] [--rows 200] [--base DIR] [--lora-rank 2] [--ranks 16 64] [--seeds 3]
+                             [--changes "rate x0.5" ...] [--method full lora]
 
 CASES are demo (the demo's own set) and lamini (lamini_docs.jsonl; left out where ../shared/data is absent). The base is
 the embedded one (two million parameters), or DIR, as `tunesmith pretrain` makes them. So many training rows are used (0
@@ -10,7 +11,9 @@ For full and LoRA: the best validation loss (nats a trained token) at the defaul
 quarter, half, twice and four times the learning rate, at half and twice the batch and the epochs, and for LoRA with
 another alpha and with Muon. The defaults hold where the best of these is below the mean of the seeds by no more than
 their spread (highest less lowest): that is what a seed alone changes. Then LoRA's loss as a ratio to that of full
-fine-tuning, with the share of the parameters that it trains, at other ranks too, and what `--find-lr` takes. Every run
+fine-tuning, with the share of the parameters that it trains, at other ranks too, and what `--find-lr` takes. --changes
+names those of the sweep that are run, none of them where it is empty. A base of more than ten million parameters is
+compiled. Every run
 is written to bench/out/learning.json when it is done, and one that is there is not run again: delete the file to
 measure anew.
 At 100 rows about half a minute a run on a free core of a CPU with AMX, and some fifty runs in all.
@@ -51,8 +54,8 @@ OUT = HERE / "out/learning.json"
 LAMINI = HERE.parents[1] / "shared/data/lamini/lamini_docs.jsonl"
 FACTORS = (0.25, 0.5, 2.0, 4.0)
 LEVERS = {"alpha 256": {"lora_alpha": 256.0}, "muon": {"optimizer": "muon"}}  # of LoRA, each at its usual rate
-SEEDS = (0, 1, 2)
 CONTEXT = 512  # of the embedded base
+COMPILED = 10_000_000  # parameters from which on compiling pays within a run of a hundred steps
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ class Case:
 
     def decided(self, values: dict[str, Any]) -> TrainConfig:
         config = decide(TrainConfig(**values), len(self.data.train.kept), stored_parameters(self.base))
-        return config.model_copy(update={"compile": "off"})
+        return config.model_copy(update={"compile": "on" if stored_parameters(self.base) > COMPILED else "off"})
 
     def prepared(self, values: dict[str, Any]) -> tuple[Any, ...]:
         config = self.decided(values)
@@ -152,8 +155,8 @@ class Results:
         return found
 
 
-def around(results: Results, case: Case, values: dict[str, Any]) -> dict[str, float]:
-    """The validation loss with one thing changed, by what that is."""
+def around(results: Results, case: Case, values: dict[str, Any], asked: list[str] | None) -> dict[str, float]:
+    """The validation loss with one thing changed, by what that is: all, or those that are `asked` for."""
     made = case.decided(values)
     rate, size = made.learning_rate or 0.0, made.rows_a_step
     epochs = round((made.max_steps or 0) / -(-len(case.data.train.kept) // size))
@@ -161,38 +164,43 @@ def around(results: Results, case: Case, values: dict[str, Any]) -> dict[str, fl
     changes |= {f"batch {n}": {"batch_size": n} for n in (size // 2, size * 2)}
     changes |= {f"{n} epochs": {"num_epochs": n} for n in (epochs // 2, epochs * 2)}
     changes |= LEVERS if values["method"] == "lora" else {}
-    return {name: results.of(case, values | change)["val_loss"] for name, change in changes.items()}
+    some = {name: change for name, change in changes.items() if asked is None or name in asked}
+    return {name: results.of(case, values | change)["val_loss"] for name, change in some.items()}
 
 
-def swept(results: Results, case: Case, values: dict[str, Any]) -> Iterator[str]:
-    """The defaults with each seed, the sweep around them, and the verdict."""
-    seeds = [results.of(case, values | {"seed": seed}) for seed in SEEDS]
+def swept(results: Results, case: Case, values: dict[str, Any], count: int, asked: list[str] | None) -> Iterator[str]:
+    """The defaults with each of `count` seeds, the sweep around them, and the verdict."""
+    seeds = [results.of(case, values | {"seed": seed}) for seed in range(count)]
     usual, first = [run["val_loss"] for run in seeds], seeds[0]
     yield (
         f"  {values}: {first['steps']} steps of {first['batch_size']} at {first['learning_rate']:g}, "
         f"{first['share']:.2%} of the parameters, before {first['before']:.4f}"
     )
-    changed = around(results, case, values)
+    changed = around(results, case, values, asked)
+    if not changed:
+        return
     yield "    " + ", ".join(f"{name} {loss:.4f}" for name, loss in changed.items())
     best = min(changed, key=lambda name: changed[name])
     spread, gap = max(usual) - min(usual), fmean(usual) - changed[best]
     held = "nothing is lower" if gap <= 0 else "within the noise" if gap <= spread else "NOT within the noise"
     yield (
-        f"    defaults: mean {fmean(usual):.4f}, spread {spread:.4f} of {len(SEEDS)} seeds; "
+        f"    defaults: mean {fmean(usual):.4f}, spread {spread:.4f} of {count} seeds; "
         f"best beside them {changed[best]:.4f} ({best}): {held}"
     )
+    if asked is not None:
+        return
     found = results.of(case, values, found_rate)
     yield f"    --find-lr takes {found['taken']:g} after {found['steps']} steps each"
 
 
-def compared(results: Results, case: Case, rank: int, seeds: tuple[int, ...] = SEEDS) -> str:
+def compared(results: Results, case: Case, rank: int, count: int) -> str:
     lora = {"method": "lora", "lora_rank": rank}
     full, adapter = (
-        [results.of(case, values | {"seed": seed}) for seed in seeds] for values in ({"method": "full"}, lora)
+        [results.of(case, values | {"seed": seed}) for seed in range(count)] for values in ({"method": "full"}, lora)
     )
     most, less = (fmean(run["val_loss"] for run in runs) for runs in (full, adapter))
     told = f"  LoRA of rank {rank} ({adapter[0]['share']:.2%} of the parameters) against full: "
-    return f"{told}{less:.4f} / {most:.4f} = {less / most:.3f}, n = {len(seeds)}"
+    return f"{told}{less:.4f} / {most:.4f} = {less / most:.3f}, n = {count}"
 
 
 def main() -> None:
@@ -202,6 +210,9 @@ def main() -> None:
     parser.add_argument("--base", type=Path)
     parser.add_argument("--lora-rank", type=int, default=2)
     parser.add_argument("--ranks", type=int, nargs="*", default=[16, 64])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--changes", nargs="*")
+    parser.add_argument("--method", nargs="+", choices=("full", "lora"), default=["full", "lora"])
     asked = parser.parse_args()
     device.set_threads()
     results, base = Results(), asked.base or embedded_base()
@@ -212,11 +223,13 @@ def main() -> None:
         case = Case(name, base, asked.rows or None)
         print(f"{name}: {len(case.data.train.kept)} rows, {len(case.data.valid.kept)} held out", flush=True)
         for values in ({"method": "full"}, {"method": "lora", "lora_rank": asked.lora_rank}):
-            for line in swept(results, case, values):
-                print(line, flush=True)
-        print(compared(results, case, asked.lora_rank), flush=True)
-        for rank in asked.ranks:
-            print(compared(results, case, rank, SEEDS[:1]), flush=True)
+            if values["method"] in asked.method:
+                for line in swept(results, case, values, asked.seeds, asked.changes):
+                    print(line, flush=True)
+        if len(asked.method) == 2:
+            print(compared(results, case, asked.lora_rank, asked.seeds), flush=True)
+            for rank in asked.ranks:
+                print(compared(results, case, rank, 1), flush=True)
 
 
 if __name__ == "__main__":

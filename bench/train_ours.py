@@ -33,6 +33,7 @@ from tunesmith.train.plan_batches import MicroBatch, cut
 OURS: dict[str, dict[str, Any]] = {
     "ours": {},
     "ours-lora": {"method": "lora"},
+    "ours-float32": {"dtype": "float32"},
     "ours-eager": {"compile": "off"},
     "ours-padded": {"compile": "off", "packing": "off"},
     "ours-autocast": {"compile": "off", "copies": False},  # float32 weights, cast as they are used

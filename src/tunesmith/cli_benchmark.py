@@ -9,7 +9,7 @@ import typer
 
 from tunesmith.core.errors import UsageError
 from tunesmith.core.runlog import say
-from tunesmith.speaking import JsonOption, NameOption, ProjectOption, RunOption, end, open_project
+from tunesmith.speaking import JsonOption, NameOption, ProjectOption, RunOption, end, open_project, project_at
 
 
 def benchmark(
@@ -82,20 +82,9 @@ def judge(
     flags: dict[str, Any] = {"mode": mode, "model": model, "base_url": base_url, "local": local, "orders": orders}
     flags |= {"limit": limit, "max_requests": max_requests, "max_cost": max_cost}
     sources = judging.Sources(a, b, eval_name, votes)
-    facts = judging.judge(_project_here(project, needed=a is None), sources, name, **flags)
+    home = open_project(project) if a is None else project_at(project)
+    facts = judging.judge(home, sources, name, **flags)
     say(table(facts))
     for warning in facts["warnings"]:
         say(f"warning: {warning}")
     end(as_json, facts, "tunesmith vote" if not facts["votes"]["n"] else "tunesmith show")
-
-
-def _project_here(folder: Path | None, needed: bool) -> Any:
-    """The project that is named or that we stand in; None where there is none and files are enough."""
-    from tunesmith.core.project import find_project
-
-    if folder is None and not needed:
-        try:
-            find_project()
-        except UsageError:
-            return None
-    return open_project(folder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from tunesmith.bases import found_base, load_engine, template
@@ -69,18 +69,18 @@ def _inputs(project: Project, config: CompareConfig, run: Artifact | None, set_:
     training = list(read_rows(set_.path / "train.jsonl"))
     sampling = Sampling(config.max_new_tokens or answer_tokens(training, renderer), seed=config.seed)
     price = PRICE if config.price_per_hour is None else config.price_per_hour
-    score, higher = _scoring(project, set_, training)
+    scoring = _scoring(project, set_, training)
     with _endpoint(project, config, set_, sampling) as endpoint:
         yield CompareInputs(
             set_=set_,
             base=Local(base, renderer, sampling, price),
             tuned=Local(tuned, renderer, sampling, price) if tuned else None,
-            score=score,
-            higher=higher,
+            score=scoring.score,
+            higher=scoring.higher,
             run=run,
             documents=documents,
             endpoint=endpoint,
-            facts=_facts(config, price, sampling),
+            facts=_facts(config, price, sampling) | {"not_run": scoring.not_run},
         )
 
 
@@ -96,9 +96,15 @@ def _models(project: Project, run: Artifact | None) -> tuple[Engine, Engine | No
     return load_engine(folder, renderer)[0], None, renderer
 
 
-def _scoring(project: Project, set_: Artifact, training: Sequence[Row]) -> tuple[Score, Callable[[str], bool | None]]:
-    """The metrics of [evaluate] that need no more than an answer and its row, and which way each is better."""
-    from tunesmith.engine.base import Generation
+class Scoring(NamedTuple):
+    """The metrics of [evaluate] that need no more than an answer and its row, which way each is better; the rest."""
+
+    score: Score
+    higher: Callable[[str], bool | None]
+    not_run: list[str]
+
+
+def _scoring(project: Project, set_: Artifact, training: Sequence[Row]) -> Scoring:
     from tunesmith.evaluate import scoring
     from tunesmith.evaluate.catalogue import meaning
     from tunesmith.evaluate.stage import EvaluateConfig
@@ -107,11 +113,12 @@ def _scoring(project: Project, set_: Artifact, training: Sequence[Row]) -> tuple
     rows = list(read_rows(set_.path / "test.jsonl"))
     scorer = scoring.scorer(metrics, scoring.named(metrics, project.path), rows, training)
 
-    def score(row: Row, text: str) -> dict[str, float | None]:
-        answer = Generation(text, (), "stop")
-        return {name: values["tuned"] for name, values in scorer.item(row, answer, answer, {}).scores.items()}
-
-    return score, lambda name: meaning(name).higher_is_better
+    known = dict(scorer.values("", rows[0])) if rows else {}
+    return Scoring(
+        score=lambda row, text: dict(scorer.values(text, row)),
+        higher=lambda name: meaning(name).higher_is_better,
+        not_run=[name for name in scorer.names if name not in known],
+    )
 
 
 @contextmanager

@@ -15,13 +15,13 @@ from statistics import fmean, median
 from typing import Any
 
 from tunesmith.core.artifact import MANIFEST
+from tunesmith.core.curve import SERIES, Points, add, parse
 from tunesmith.core.errors import DataError
 from tunesmith.core.jsonl import read_json
 from tunesmith.core.project import Project
 from tunesmith.core.runlog import say
 from tunesmith.loop import unfinished_runs
 from tunesmith.train.alerts import clock
-from tunesmith.train.curve import SERIES, Points, add, parse
 
 BLOCKS, LETTERS = "▁▂▃▄▅▆▇█", "_.-=+*%#"  # low to high, and for a terminal that cannot show them
 _RECENT = 50  # steps whose median is the speed

@@ -4,7 +4,7 @@ from typing import Any
 
 from tunesmith.core.records import Meta, pair
 from tunesmith.engine.base import Generation
-from tunesmith.evaluate.page import curve, examples, render, sentence
+from tunesmith.evaluate.page import examples, heading, markdown, render, sentences
 from tunesmith.evaluate.report import build
 from tunesmith.evaluate.score import Item, Scorer
 from tunesmith.metrics.style import Vocabulary, detectors
@@ -85,19 +85,20 @@ def test_what_models_and_people_write_is_escaped() -> None:
     assert "<script" not in html
     assert "<img" not in html
     assert "<b>" not in html
-    assert "&lt;script&gt;alert(&#34;x&#34;)&lt;/script&gt;" in html
+    assert "&lt;<mark>script&gt;alert(&#34;x&#34;)&lt;/script</mark>&gt;" in html
 
 
 def test_the_figures_are_on_the_page() -> None:
     html = page(make_items(["alpha beta"] * 9, arms={"majority": "beta"}))
     text = " ".join(re.sub(r"<[^>]+>", " ", html).split())
-    assert "9 of the 9 rows of the test split, in 9 groups." in text
-    assert "Tuned against base: better on f1, rouge1." in text
+    assert "eval-1: tuned is better than its base on 2 of 2 scores" in text
+    assert "9 of the 9 rows of the test split, in 9 groups of similar rows; left out: none" in text
+    assert "Tuned against base: better on f1 (0.000 to 1.000), rouge1 (0.000 to 1.000)." in text
     # 9 equal items: 0.025 ** (1 / 9) = 0.6637; the difference 1 - 2 * (1 - 0.6637) = 0.327
     assert "f1 0.000 [0.000, 0.336] 1.000 [0.664, 1.000] +1.000 [+0.327, +1.000]" in text
     assert "Tuned against majority" in text
     assert "misspelling 0.0&nbsp;% 0.0&nbsp;%" in text
-    assert "set-1 aaaaaaaaaaaa" in text
+    assert "set: set-1, aaaaaaaaaaaa" in text
 
 
 def test_examples_are_best_first_then_worst_first_and_never_twice() -> None:
@@ -121,26 +122,50 @@ def test_a_check_that_did_not_run_says_so() -> None:
     assert "NOT RUN" not in page(make_items(["alpha"]))
 
 
-def test_the_curve_is_the_same_bytes_each_time_and_says_what_it_shows() -> None:
-    svg = curve(LOG)
-    assert svg == curve(LOG)
-    assert svg is not None
-    assert "<title>Loss curve</title>" in svg
-    assert "<desc>training loss from 2.500 to 1.250; validation loss from 1.500 to 1.500.</desc>" in svg
-    assert 'role="img"' in svg
-    assert "<style" not in svg
+def test_the_curve_is_drawn_from_the_log() -> None:
+    html = page(make_items(["alpha"]))
+    assert "<title>Loss curve</title>" in html
+    assert "training loss from 2.5 at step 1 to 1.25 at step 2" in html
 
 
 def test_without_a_logged_loss_there_is_no_curve() -> None:
-    assert curve([]) is None
-    assert curve([{"step": 1, "train_loss": None}]) is None
     assert "No training run with a loss was given." in page(make_items(["alpha"]), [])
 
 
-def test_the_sentence_says_no_more_than_the_verdicts() -> None:
-    cells = {name: {"n": 3, "verdict": v} for name, v in (("f1", "better"), ("rouge1", "cannot tell"))}
-    cells |= {"exact_match": {"n": 3, "verdict": "worse"}, "length_ratio": {"n": 3, "verdict": None}}
-    cells |= {"fields": {"n": 0, "verdict": "cannot tell"}, "rouge1_recall": {"n": 3, "verdict": "better"}}
-    said = sentence({"metrics": cells})
-    assert said == "Tuned against base: better on f1; worse on exact_match; cannot tell on rouge1."
-    assert sentence({"metrics": {}}) == "Tuned against base: nothing was measured."
+CELL = {"n": 3, "base": 0.25, "tuned": 0.5, "arms": {"bm25": {"n": 3, "verdict": "worse", "base": 0.75, "tuned": 0.5}}}
+PART = {"metrics": {}, "arms": [], "errors": {}, "n": 3}
+
+
+def test_the_words_say_no_more_than_the_verdicts() -> None:
+    cells = {name: CELL | {"verdict": v} for name, v in (("f1", "better"), ("rouge1", "cannot tell"))}
+    cells |= {"exact_match": CELL | {"verdict": "worse"}, "length_ratio": CELL | {"verdict": None}}
+    cells |= {"fields": CELL | {"n": 0, "verdict": "cannot tell"}, "rouge1_recall": CELL | {"verdict": "better"}}
+    report = PART | {"metrics": cells, "arms": ["bm25"], "errors": {"empty": CELL | {"verdict": "better"}}}
+    assert heading(report) == "tuned is better than its base on 1 of 3 scores and worse than its base on 1 of 3 scores"
+    base, bm25, errors = sentences(report)
+    seen = "(0.250 to 0.500)"
+    assert (
+        base == f"Tuned against base: better on f1 {seen}; worse on exact_match {seen}; cannot tell on rouge1 {seen}."
+    )
+    assert bm25.startswith("Tuned against bm25: worse on f1 (0.750 to 0.500), rouge1")
+    assert errors == f"Errors of tuned against base: better on empty {seen}."
+    assert heading(PART) == "whether tuned is better than its base cannot be told from these 3 rows"
+    assert sentences(PART)[0] == "Tuned against base: nothing was measured."
+
+
+def test_what_an_answer_says_otherwise_than_the_reference_is_underlined() -> None:
+    html = page(make_items(["alpha delta beta"]))
+    assert "<pre>alpha <mark>delta</mark> beta</pre>" in html
+
+
+def test_the_markdown_page_has_the_same_verdict_figures_and_sources() -> None:
+    items = make_items(["alpha beta"] * 9, arms={"majority": "beta"})
+    text = markdown(build(items, detectors(ENGLISH), FACTS, 0), items)
+    assert text.startswith("# eval-1: tuned is better than its base on 2 of 2 scores\n")
+    assert "| f1 | 0.000 | 1.000 | +1.000 [+0.327, +1.000] | 0.0039 | better | 9 |" in text  # 2 of 2 ** 9 patterns
+    assert "## Tuned against majority" in text
+    assert (
+        "- faq.csv:2 (+1.000)\n  - question: q0\n  - reference: alpha beta\n  - base: gamma\n  - tuned: alpha beta\n"
+        in text
+    )
+    assert "- set: set-1, aaaaaaaaaaaa" in text

@@ -188,7 +188,7 @@ def test_rows_without_an_answer_are_counted_and_preferences_use_the_chosen_one(
     figures = report(artifact)
     assert (figures["n"], figures["rows"], figures["skipped"]) == (3, 5, {"no answer": 2})
     assert summary(artifact)["metrics"]["exact_match"]["tuned"] == 1.0
-    assert "Left out: 2 (no answer)" in (artifact.path / "report.html").read_text("utf-8")
+    assert "left out: 2 (no answer)" in (artifact.path / "report.html").read_text("utf-8")
 
 
 @pytest.mark.parametrize("test", [[], [Row(text="raw text only")]])

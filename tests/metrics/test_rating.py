@@ -215,6 +215,22 @@ def test_a_random_rater_moves_ratings_towards_one_another_and_not_past() -> None
     ]
 
 
+def test_raters_who_all_prefer_one_model_agree_and_not_by_chance() -> None:
+    votes = [Vote(str(n), "base", "tuned", "b", rater) for n in range(20) for rater in ("ann", "bob")]
+    assert agreement(votes).alpha == 1.0
+    mixed = [Vote(str(n), "base", "tuned", "a" if n < 4 else "b", "bob") for n in range(20)]
+    found = agreement([vote for vote in votes if vote.rater == "ann"] + mixed)
+    # 4 of 20 pairs unlike; by chance half of 40 values: 1 - (40 - 1) / 40 * 0.2 / 0.5
+    assert found.alpha == pytest.approx(1 - 39 / 40 * 0.4)
+
+
+def test_other_names_of_the_models_leave_the_agreement_as_it_is() -> None:
+    votes = simulated(15, 3, 4, shared=0.9)
+    names = dict(zip(STRENGTH, reversed(list(STRENGTH)), strict=True))
+    renamed = [Vote(v.item, names[v.a], names[v.b], v.winner, v.rater) for v in votes]
+    assert agreement(renamed).alpha == pytest.approx(agreement(votes).alpha)
+
+
 def test_one_rater_alone_agrees_with_nobody() -> None:
     found = agreement(simulated(10, 1, 9))
     assert (found.alpha, found.low, found.n) == (None, None, 0)

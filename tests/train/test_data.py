@@ -93,7 +93,7 @@ def test_a_failed_check_stops_the_run(qwen_dir: Path) -> None:
     tokenizer.backend.add_special_tokens(["<s>"])
     tokenizer.bos_token, tokenizer.bos_id = "<s>", tokenizer.backend.token_to_id("<s>")
     tokenizer.use_template("{{ bos_token }}{{ bos_token }}" + str(tokenizer.chat_template))
-    with pytest.raises(ModelError, match="cannot be trained: it holds more than one BOS token"):
+    with pytest.raises(ModelError, match="cannot be trained: it holds two BOS tokens in a row"):
         build([pair("Why?", "So.", meta=Meta("a.jsonl", 1))], Renderer(tokenizer), 99)
 
 

@@ -74,6 +74,12 @@ def test_the_lower_of_two_rates_is_taken_where_their_difference_is_noise() -> No
     assert choose(plain).rate == 2
 
 
+@pytest.mark.parametrize(("above", "taken"), [(1.5, 2), (1.7, 1), (9.0, 1), (math.inf, 1)])
+def test_before_an_edge_the_rate_below_the_best_is_taken(above: float, taken: float) -> None:
+    trials = [trial(0.5, 3.0, 3.1), trial(1, 1.6, 1.61), trial(2, 1.0, 1.02), trial(4, above, above)]
+    assert choose(trials).rate == taken
+
+
 def test_one_that_diverged_is_never_taken() -> None:
     assert choose([trial(1, math.nan), trial(2, 3.0), trial(4, math.inf)]).rate == 2
 
@@ -89,7 +95,7 @@ def test_the_table_and_the_facts_name_every_rate() -> None:
     trials = [trial(0.001, 2.0, 2.3), trial(0.002, 2.1, 2.0), trial(0.004, 7.0, 7.0), trial(0.008, math.nan, 1.0)]
     sweep = Sweep(trials, trials[0], 5.0, 20)
     assert sweep.table().splitlines() == [
-        "  0.001     2.1500  taken, as good as the lowest",
+        "  0.001     2.1500  taken, and not the lowest: see docs/train.md",
         "  0.002     2.0500",
         "  0.004     diverged",
         "  0.008     diverged",

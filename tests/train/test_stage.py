@@ -70,6 +70,18 @@ def test_the_saved_model_loads_elsewhere_and_gives_the_same_greedy_text(
     assert engine.score([(prompt, answer)])[0].total > base.score([(prompt, answer)])[0].total + 1
 
 
+@pytest.mark.filterwarnings("ignore")  # of torch's own compiler
+def test_a_compiled_run_is_sealed_with_as_many_layers_as_there_may_be(
+    tuned: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What speaks after the training is not compiled: a graph for each layer of the cache ended real models."""
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 3)
+    inputs = tuned("llama", "lora").inputs
+    run = stage.run(TrainConfig(**QUICK | {"method": "lora", "compile": "on"}), inputs, tmp_path / "runs" / "a")
+    assert run.facts["computing"]["compiled"]
+    assert run.facts["parity"]["greedy_ids_equal"]
+
+
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_the_receipt_says_all_that_the_door_prints_and_nothing_that_was_not_measured(
     tuned: Callable[..., Any], method: str
@@ -354,6 +366,7 @@ def test_a_full_disk_at_the_end_keeps_the_checkpoints_and_resume_finishes(
     assert [p.name for p in (tmp_path / "run-1.partial" / "checkpoints").iterdir()] == ["step-000002"]
     run = stage.run(config, inputs(small_set, llama_dir), tmp_path / "run-1", resume=True)
     assert run.facts["steps"] == 2
+    assert "measured_gb" not in run.facts["memory"]  # nothing was trained in this attempt
     assert [p.name for p in tmp_path.iterdir()] == ["run-1"]
 
 

@@ -133,7 +133,7 @@ def test_what_a_kill_left_beside_a_sealed_run_is_cleared_away_and_what_belongs_t
 
 def test_what_makes_two_runs_the_same_is_in_the_hash() -> None:
     assert run_hash(RECEIPT) == run_hash(RECEIPT | {"steps": 4})
-    changed = [RECEIPT | {key: "other"} for key in room.SAME]
+    changed = [RECEIPT | {key: {"other": 1}} for key in room.SAME]
     assert len({run_hash(RECEIPT), *map(run_hash, changed)}) == 5
 
 
@@ -143,5 +143,8 @@ def test_what_differs_from_the_run_that_is_resumed_is_named(tmp_path: Path) -> N
     check_same(tmp_path, RECEIPT | {"steps": 4})
     with pytest.raises(DataError, match="settings: seed was 0 and is 1, the base is another one"):
         check_same(tmp_path, RECEIPT | {"config": {"seed": 1}, "base_hash": "c"})
+    told = RECEIPT | {"config": RECEIPT["config"] | {"trackers": ["wandb"]}}
+    check_same(tmp_path, told)  # who is told changes no weight
+    assert run_hash(told) == run_hash(RECEIPT)
     (tmp_path / "receipt.json").write_text('{"config": {"se')
     check_same(tmp_path, RECEIPT)  # killed while it was written: nothing was trained yet

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.compare.trial import Trial
+from tunesmith.core import page as html
 from tunesmith.core.records import Row
+from tunesmith.metrics.differences import pieces
 
 EXAMPLES = 8  # rows shown side by side: those whose arms differ most
-TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATE = Path(__file__).parent / "templates/compare.html.j2"
 HEAD = ("arm", "n", "{metric} [95 %]", "p50 ms", "p95 ms", "tokens in", "tokens out", "cost of 1,000", "data leaves")
 
 
@@ -59,26 +61,19 @@ def how(report: Mapping[str, Any]) -> Iterator[str]:
         speed = f"; {batches:.1f} requests/s in batches" if batches else ""
         yield f"{arm['name']}: {arm['prompt']}{chosen}; {arm['latency_ms']['n']} requests timed alone{speed}"
     tests = sorted({pair["test"] for pair in report["pairs"] if pair["test"]})
+    left_out = ", ".join(report.get("not_run", ()))
+    yield from [f"{left_out}: NOT RUN here, see evaluate"] if left_out else []
     yield f"intervals of 95 % by groups; pairs of arms by {' and '.join(tests) or 'no test'}, Holm over all pairs"
 
 
 def page(report: Mapping[str, Any], trials: Sequence[Trial], rows: Sequence[Row]) -> str:
-    """report.html. Everything is escaped by Jinja."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    """report.html."""
     metric = report["metric"]
     head = [cell.format(metric=metric) for cell in HEAD]
     cells = [_cells(arm, metric) for arm in report["arms"]]
     shown = [(rows[place], [(t.name, t.answers[place].text) for t in trials]) for place in _apart(trials, metric)]
     parts = {"report": report, "head": head, "cells": cells, "how": list(how(report)), "examples": shown}
-    return environment.get_template("compare.html.j2").render(**parts).lstrip() + "\n"
+    return html.render(TEMPLATE, parts | {"pieces": pieces})
 
 
 def _apart(trials: Sequence[Trial], metric: str) -> list[int]:

@@ -133,7 +133,7 @@ def _report(
     metric = facts["metric"]
     values = {trial.name: trial.values(metric) for trial in trials}
     tested = verdict.pairs(values, groups, inputs.higher(metric) is True, config.seed)
-    cells = [figures(trial, groups, config.seed) for trial in trials]
+    cells = [figures(trial, groups) for trial in trials]
     said, reasons = verdict.conclude(cells, tested, metric, str(inputs.facts.get("price", "")))
     parents = {"set": inputs.set_, **({"run": inputs.run} if inputs.run else {})}
     return {

@@ -105,14 +105,14 @@ def answer_all(asked: Asked, rows: Sequence[Row], seconds: list[float], score: S
     return Trial(asked, answers, scores, seconds, took)
 
 
-def figures(trial: Trial, groups: Sequence[str], seed: int) -> dict[str, Any]:
+def figures(trial: Trial, groups: Sequence[str]) -> dict[str, Any]:
     """An arm's row of the report. Tokens are sums over its n requests; None stands for what was not measured."""
     speaker, answers, prompts = trial.asked.arm.speaker, trial.answers, trial.asked.prompts
     together = trial.batch_seconds / len(answers) if speaker.in_process else None
     return {
         "name": trial.name,
         "n": len(answers),
-        "metrics": {name: _mean(trial, name, groups, seed) for name in trial.scores[0]},
+        "metrics": {name: _mean(trial, name, groups) for name in trial.scores[0]},
         "latency_ms": {"p50": _rank(trial, 0.5), "p95": _rank(trial, 0.95), "n": len(trial.seconds)},
         "prompt_tokens": total([answer.prompt_tokens for answer in answers]),
         "output_tokens": total([answer.output_tokens for answer in answers]),
@@ -132,9 +132,9 @@ def _rank(trial: Trial, share: float) -> float | None:
     return 1000 * nearest_rank(trial.seconds, share) if trial.seconds else None
 
 
-def _mean(trial: Trial, metric: str, groups: Sequence[str], seed: int) -> dict[str, Any]:
+def _mean(trial: Trial, metric: str, groups: Sequence[str]) -> dict[str, Any]:
     """Of the rows that the metric has a value for."""
     pairs = [(s[metric], group) for s, group in zip(trial.scores, groups, strict=True)]
     measured = [(value, group) for value, group in pairs if value is not None]
-    mean = mean_interval([value for value, _ in measured], [group for _, group in measured], seed)
+    mean = mean_interval([value for value, _ in measured], [group for _, group in measured])
     return {"value": mean.mean, "low": mean.low, "high": mean.high, "n": mean.n}

@@ -212,7 +212,7 @@ def measure(
         for one in sheets:
             answers = {name: ask(one, arm, progress) for name, arm in arms.items()}
             rows = list(_items(one, answers))
-            tasks.append(_task(one, rows, answers, seed))
+            tasks.append(_task(one, rows, answers))
             values = [[row["metrics"][one.task.metric][name] for row in rows] for name in arms]
             if len(arms) == 2:
                 results[one.task.name] = paired(values[0], values[1], [""] * len(rows), seed)
@@ -229,14 +229,14 @@ def _items(one: Sheet, answers: Mapping[str, Answers]) -> Iterator[dict[str, Any
         yield {"task": one.task.name, "item": place, "subject": question.subject, "metrics": metrics, "lls": lls}
 
 
-def _task(one: Sheet, items: Sequence[dict[str, Any]], answers: Mapping[str, Answers], seed: int) -> dict[str, Any]:
+def _task(one: Sheet, items: Sequence[dict[str, Any]], answers: Mapping[str, Answers]) -> dict[str, Any]:
     """The row of a task: the headline metric of the last arm, then all else."""
     names = list(answers)
     main = one.task.metric
     values = {m: {name: [item["metrics"][m][name] for item in items] for name in names} for m in one.task.metrics}
     facts: dict[str, Any] = {"task": one.task.name, "recipe": one.recipe, "shots": one.shots, "n": len(items)}
-    facts |= {"metric": main, **_interval(values[main][names[-1]], seed)}
-    facts["metrics"] = {m: _interval(by_arm[names[-1]], seed) for m, by_arm in values.items()}
+    facts |= {"metric": main, **_interval(values[main][names[-1]])}
+    facts["metrics"] = {m: _interval(by_arm[names[-1]]) for m, by_arm in values.items()}
     facts["chance"] = fmean(sum(q.right) / len(q.right) for q in one.questions)
     facts["published"] = dict(one.task.published)
     facts["cut"] = {name: answer.cut for name, answer in answers.items()}
@@ -255,8 +255,8 @@ def _compare(tasks: Sequence[dict[str, Any]], results: Mapping[str, Paired]) -> 
         task |= {"difference_high": result.high, "p": p, "test": result.test, "verdict": verdict(result, p=p)}
 
 
-def _interval(values: Sequence[float], seed: int) -> dict[str, Any]:
-    mean = mean_interval(values, [""] * len(values), seed)
+def _interval(values: Sequence[float]) -> dict[str, Any]:
+    mean = mean_interval(values, [""] * len(values))
     return {"value": mean.mean, "low": mean.low, "high": mean.high, "stderr": _stderr(values)}
 
 

@@ -1,38 +1,51 @@
-"""report.html: one file that needs nothing else, no script and no network."""
+"""report.html and report.md: the verdict first, then the figures, then examples, then how it was made."""
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tunesmith.core import curve
+from tunesmith.core import page as html
 from tunesmith.evaluate.catalogue import headline, meaning
 from tunesmith.evaluate.report import gain, interval, number
 from tunesmith.evaluate.score import Item
+from tunesmith.metrics.differences import pieces
 
 EXAMPLES = 8  # of each kind
-TEMPLATES = Path(__file__).parent / "templates"
-_INK = "#808080"  # stands for the page's text colour, which a dark page changes
-_SERIES = (("train_loss", "training", "#2f7ed8"), ("val_loss", "validation", "#d9730d"))
+TEMPLATE = Path(__file__).parent / "templates/report.html.j2"
+SVG = ' xmlns="http://www.w3.org/2000/svg"'  # needed in a file of its own, and not within HTML
+_VERDICTS = ("better", "worse", "cannot tell")
+
+Cells = Mapping[str, Mapping[str, Any]]
 
 
 def render(report: dict[str, Any], items: Sequence[Item], log: Sequence[Mapping[str, Any]]) -> str:
-    """The page. `log` is the run's metrics.jsonl, empty when no run was given. Everything is escaped by Jinja."""
-    import jinja2
+    """The page. `log` is the run's metrics.jsonl, empty when no run was given."""
     from markupsafe import Markup
 
-    loader = jinja2.FileSystemLoader(TEMPLATES)
-    environment = jinja2.Environment(
-        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters |= {"number": number, "interval": interval}
     best, worst = examples(items)
-    svg = curve(log)
-    parts = {"report": report, "best": best, "worst": worst, "curve": Markup(svg) if svg else None}
-    words = {"meaning": meaning, "headline": headline, "gain": gain, "place": place, "sentence": sentence(report)}
-    return environment.get_template("report.html.j2").render(**parts, **words).lstrip() + "\n"
+    picture = (curve.svg(log) or "").replace(SVG, "")  # made of numbers alone
+    parts = {"report": report, "best": best, "worst": worst, "curve": Markup(picture)}
+    words = {"heading": heading(report), "sentences": sentences(report), "how": list(how(report))}
+    functions = {"meaning": meaning, "headline": headline, "gain": gain, "place": place, "pieces": pieces}
+    return html.render(TEMPLATE, parts | words | functions, {"number": number, "interval": interval})
+
+
+def markdown(report: dict[str, Any], items: Sequence[Item]) -> str:
+    """The same for a terminal, a pull request or a mail: fewer examples, and no curve."""
+    shown = {name: cell for name, cell in report["metrics"].items() if headline(name)} | report["corpus"]
+    lines = [f"# {report['name']}: {heading(report)}", "", *(f"- {line}" for line in sentences(report))]
+    lines += ["", "## Scores", "", *_rows(shown, "metric", "base")]
+    for arm in report["arms"]:
+        against = _scored(report, arm)
+        lines += ["", f"## Tuned against {arm}", "", *_rows(against, "metric", arm)]
+    lines += ["", "## Errors", "", *_rows(report["errors"], "error", "base")]
+    for title, some in zip(("Best improvements", "Worst, worst first"), examples(items), strict=True):
+        lines += ["", f"## {title}", "", *(line for item in some[:3] for line in _example(item))]
+    lines += ["", "## How it was made", "", *(f"- {line}" for line in how(report))]
+    return "\n".join(lines) + "\n"
 
 
 def place(item: Item) -> str:
@@ -48,55 +61,83 @@ def examples(items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
     return best, ranked[len(best) :][::-1][:EXAMPLES]
 
 
-def sentence(report: dict[str, Any]) -> str:
-    """What the intervals allow one to say, in one sentence."""
-    by_verdict: dict[str, list[str]] = {"better": [], "worse": [], "cannot tell": []}
-    for name, cell in report["metrics"].items():
-        if headline(name) and cell["n"] and cell["verdict"]:
-            by_verdict[cell["verdict"]].append(name)
-    said = [f"{verdict} on {', '.join(names)}" for verdict, names in by_verdict.items() if names]
-    return f"Tuned against base: {'; '.join(said) or 'nothing was measured'}."
+def heading(report: dict[str, Any]) -> str:
+    """What the scores against the base allow one to say, in a line."""
+    found = _by_verdict(_scored(report, "base"))
+    better, worse, _ = map(len, found.values())
+    count = sum(map(len, found.values()))
+    if not better and not worse:
+        return f"whether tuned is better than its base cannot be told from these {report['n']} rows"
+    parts = [
+        f"{name} than its base on {n} of {count} scores" for name, n in (("better", better), ("worse", worse)) if n
+    ]
+    return f"tuned is {' and '.join(parts)}"
 
 
-def curve(log: Sequence[Mapping[str, Any]]) -> str | None:
-    """The losses over the steps as an inline SVG, the same bytes for the same log; None when none was logged."""
-    series = []
-    for key, label, colour in _SERIES:
-        points = [(r["step"], r[key]) for r in log if r.get(key) is not None and "step" in r]
-        if points:
-            series.append((label, colour, points))
-    return _accessible(_plot(series), series) if series else None
+def sentences(report: dict[str, Any]) -> list[str]:
+    """Each comparison in a sentence: with the base, with each reference arm, and the errors before and after."""
+    compared = {"Tuned against base": _scored(report, "base")}
+    compared |= {f"Tuned against {arm}": _scored(report, arm) for arm in report["arms"]}
+    compared["Errors of tuned against base"] = report["errors"]
+    return [f"{name}: {_told(_by_verdict(cells)) or 'nothing was measured'}." for name, cells in compared.items()]
 
 
-def _plot(series: Sequence[tuple[str, str, list[tuple[float, float]]]]) -> str:
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    out = io.StringIO()
-    with rc_context({"svg.hashsalt": "tunesmith", "svg.fonttype": "none", "font.family": "sans-serif"}):
-        figure = Figure(figsize=(7.2, 3.2), layout="tight")
-        FigureCanvasSVG(figure)
-        axes = figure.add_subplot()
-        for label, colour, points in series:
-            few = len(points) <= 40
-            axes.plot(*zip(*points, strict=True), label=label, color=colour, marker="o" if few else None, markersize=3)
-        axes.set_xlabel("step", color=_INK)
-        axes.set_ylabel("loss (nats a token)", color=_INK)
-        axes.tick_params(colors=_INK)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.spines[["left", "bottom"]].set_color(_INK)
-        axes.legend(frameon=False, labelcolor=_INK)
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))  # a date would change the bytes
-        figure.savefig(out, format="svg", transparent=True, metadata=nothing)
-    return out.getvalue()
+def how(report: dict[str, Any]) -> Iterator[str]:
+    """What an engineer needs to check it."""
+    left_out = ", ".join(f"{count} ({why})" for why, count in report["skipped"].items()) or "none"
+    rows = f"{report['n']} of the {report['rows']} rows of the {report['split']} split"
+    yield f"{rows}, in {report['clusters']} groups of similar rows; left out: {left_out}"
+    tokens = report["max_new_tokens"]
+    yield f"both models had the same prompts, token for token, and answered greedily with at most {tokens} new tokens"
+    tests = sorted({cell["test"] for cell in [*report["metrics"].values(), *report["errors"].values()] if cell["test"]})
+    yield "a difference is tuned minus the other on the same rows, with its 95 % interval over groups"
+    yield f"p by {' and '.join(tests) or 'no test'} over groups, adjusted over all scores (Holm); seed {report['seed']}"
+    yield '"cannot tell": the interval holds 0, or p is 0.05 or more'
+    yield from (f"{kind}: {parent['name']}, {parent['hash'][:12]}" for kind, parent in report["parents"].items())
+    yield f"template: {report['template'][:12]}"
+    yield from (f"{name}: NOT RUN, {why}" for name, why in report["not_run"].items())
 
 
-def _accessible(svg: str, series: Sequence[tuple[str, str, list[tuple[float, float]]]]) -> str:
-    """The bare <svg>, with a title and a description, in the page's own text colour."""
-    ends = [f"{label} loss from {points[0][1]:.3f} to {points[-1][1]:.3f}" for label, _, points in series]
-    names = f"<title>Loss curve</title><desc>{'; '.join(ends)}.</desc>"
-    body = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", svg[svg.index("<svg") :]).replace(_INK, "currentColor")
-    body = re.sub(r"<style[^>]*>.*?</style>", "", body, flags=re.DOTALL)  # it would style the whole page
-    body = re.sub(r"font-family: [^;]*; ", "", body)  # the page's own font
-    return re.sub(r"<svg([^>]*)>", rf'<svg\1 role="img" aria-label="Loss curve">{names}', body, count=1)
+def _scored(report: dict[str, Any], arm: str) -> Cells:
+    """The scores that have a verdict, against the base or a reference arm."""
+    cells = {name: cell for name, cell in report["metrics"].items() if headline(name)}
+    return cells if arm == "base" else {name: cell["arms"][arm] for name, cell in cells.items()}
+
+
+def _by_verdict(cells: Cells) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {verdict: [] for verdict in _VERDICTS}
+    for name, cell in cells.items():
+        if cell["n"] and cell["verdict"]:
+            found[cell["verdict"]].append(f"{name} ({number(cell['base'])} to {number(cell['tuned'])})")
+    return found
+
+
+def _told(found: Mapping[str, Sequence[str]]) -> str:
+    return "; ".join(f"{verdict} on {', '.join(names)}" for verdict, names in found.items() if names)
+
+
+def _rows(cells: Cells, kind: str, before: str) -> Iterator[str]:
+    yield f"| {kind} | {before} | tuned | difference [95 %] | p | verdict | n |"
+    yield "|---|---:|---:|---:|---:|---|---:|"
+    for name, cell in cells.items():
+        if cell["n"]:
+            p = "-" if cell["p"] is None else f"{cell['p']:.4f}"
+            between = f"{number(cell['difference'], True)} {interval(cell)}"
+            told = [
+                name,
+                number(cell["base"]),
+                number(cell["tuned"]),
+                between,
+                p,
+                cell["verdict"] or "-",
+                str(cell["n"]),
+            ]
+            yield f"| {' | '.join(told)} |"
+
+
+def _example(item: Item) -> list[str]:
+    said = {"question": item.row.question, "reference": item.reference} | item.texts
+    return [
+        f"- {place(item)} ({number(gain(item), True)})",
+        *(f"  - {name}: {' '.join(text.split()) or '(empty)'}" for name, text in said.items()),
+    ]

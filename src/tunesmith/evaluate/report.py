@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -81,7 +81,7 @@ def number(value: float | None, sign: bool = False) -> str:
     return "-" if value is None else f"{value:+.3f}" if sign else f"{value:.3f}"
 
 
-def interval(cell: dict[str, Any], arm: str = "") -> str:
+def interval(cell: Mapping[str, Any], arm: str = "") -> str:
     """The interval of the difference, or of one arm's own mean ("base", "tuned")."""
     low, high = (cell[f"{arm}_{end}" if arm else end] for end in ("low", "high"))
     return "[no interval]" if low is None else f"[{number(low, not arm)}, {number(high, not arm)}]"
@@ -102,7 +102,7 @@ def _aligned(lines: list[list[str]]) -> str:
 def _scores(items: Sequence[Item], seed: int) -> dict[str, Any]:
     out = {}
     for name in items[0].scores:
-        cell = _compare(items, name, "base", seed) | _means(items, name, seed)
+        cell = _compare(items, name, "base", seed) | _means(items, name)
         arms = items[0].arms if headline(name) else ()
         out[name] = cell | {"arms": {arm: _compare(items, name, arm, seed) for arm in arms}}
     return out
@@ -118,12 +118,12 @@ def _as_family(cells: dict[str, Any]) -> dict[str, Any]:
     return cells
 
 
-def _means(items: Sequence[Item], name: str, seed: int) -> dict[str, float | None]:
+def _means(items: Sequence[Item], name: str) -> dict[str, float | None]:
     """The interval of each arm's own mean."""
     out: dict[str, float | None] = {}
     for arm in ("base", "tuned"):
         measured = [(value, item.group) for item in items if (value := item.scores[name][arm]) is not None]
-        mean = mean_interval([value for value, _ in measured], [group for _, group in measured], seed)
+        mean = mean_interval([value for value, _ in measured], [group for _, group in measured])
         out |= {f"{arm}_low": mean.low, f"{arm}_high": mean.high}
     return out
 

@@ -77,7 +77,7 @@ class Scorer:
         reference = row.reference
         texts = {"base": base.text, "tuned": tuned.text, **arms}
         of_arm = {arm: {name: values.get(arm) for name, values in (measured or {}).items()} for arm in texts}
-        by_arm = {arm: dict(self._values(text, reference, row, of_arm[arm])) for arm, text in texts.items()}
+        by_arm = {arm: dict(self.values(text, row, of_arm[arm])) for arm, text in texts.items()}
         scores = {name: {arm: by_arm[arm][name] for arm in texts} for name in by_arm["base"]}
         prompt = "\n".join(m.content for m in row.prompt)
         errors = {
@@ -86,10 +86,11 @@ class Scorer:
         }
         return Item(row, reference, base, tuned, arms, scores, errors)
 
-    def _values(
-        self, prediction: str, reference: str, row: Row, measured: Mapping[str, float | None]
+    def values(
+        self, prediction: str, row: Row, measured: Mapping[str, float | None] | None = None
     ) -> Iterator[tuple[str, float | None]]:
-        asked = rouges(self.names)
+        """What one answer scores, by metric. What needs more than two texts is left out where it is not `measured`."""
+        asked, reference, measured = rouges(self.names), row.reference, measured or {}
         overlaps = rouge(prediction, reference, asked) if asked else {}
         for name in self.names:
             if name in overlaps:

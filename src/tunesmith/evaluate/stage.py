@@ -44,7 +44,7 @@ class EvaluateConfig(Config):
     int8: bool = False
     """round the weights of base and tuned to 8 bits, on a CPU: half the memory; what it changes is printed"""
     seed: int = 0
-    """the seed of the intervals"""
+    """the seed of the tests that draw (sign flips)"""
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,9 @@ def run(config: EvaluateConfig, inputs: EvaluateInputs, out: Path) -> Artifact:
         write_jsonl(work / "predictions.jsonl", (item.prediction_json() for item in items))
         write_jsonl(work / "scores.jsonl", (item.scores_json() for item in items))
         write_json(work / "report.json", figures)
-        html = page.render(figures, items, losses)
-        (work / "report.html").write_text(html, encoding="utf-8", newline="\n")
+        pages = {"report.html": page.render(figures, items, losses), "report.md": page.markdown(figures, items)}
+        for name, text in pages.items():
+            (work / name).write_text(text, encoding="utf-8", newline="\n")
         return seal(work, out, "eval", {"config": config.model_dump(mode="json"), **facts, "n": len(items)})
 
 

@@ -148,7 +148,7 @@ def _answered(one: Asked, question: Question, got: Mapping[str, Answered]) -> An
 def _result(test: Placed, name: str, judged: Sequence[_Judged], seed: int) -> dict[str, Any]:
     known = [line for line in judged if "tuned" in line.said]
     values = [float(line.said["tuned"] == PASSED) for line in known]
-    rate = mean_interval(values, [_group(line) for line in known], seed)
+    rate = mean_interval(values, [_group(line) for line in known])
     unchecked = [line for line in judged if "tuned" not in line.said]
     enough = rate.mean is not None and rate.mean >= test.case.pass_rate - 1e-9
     failures = [line for line in known if line.said["tuned"] != PASSED]

@@ -35,7 +35,7 @@ def compare(base: Counts, tuned: Counts, groups: Sequence[str], score: Score, se
     """
     before, after = (_contributions(arm, groups, score) for arm in (base, tuned))
     alone = [""] * len(before)
-    means = [replace(mean_interval(values, alone, seed), n=len(base)) for values in (before, after)]
+    means = [replace(mean_interval(values, alone), n=len(base)) for values in (before, after)]
     return Compared(replace(paired(before, after, alone, seed), n=len(base)), *means)
 
 

@@ -23,6 +23,7 @@ POINTS = 400 / math.log(10)  # of a difference of 1 in log odds
 MEAN = 1000.0
 RESAMPLES = 1_000
 STEP = 2.0  # the longest of Newton's, in log odds: from 0 the first ones overshoot
+SIDES: Mapping[Hashable, Hashable] = {"first": "second", "second": "first"}  # of a pair, by name
 _CELLS = 2_000_000  # numbers held at a time
 
 
@@ -120,21 +121,27 @@ def elo(votes: Iterable[Vote], k: float = 16.0) -> dict[str, float]:
 def agreement(votes: Sequence[Vote], seed: int = 0) -> Agreement:
     """How far different raters say the same of the same pair; the interval is from a bootstrap over items.
 
-    Of a rater who voted on a pair more than once, the commonest vote counts.
+    Which of two models comes first is no property of them, so each is as likely to be the winner by chance: otherwise
+    raters who agree that one model is the better one would be said to agree by chance alone, and other names would give
+    another alpha. Of a rater who voted on a pair more than once, the commonest vote counts.
     """
     units = _units(votes)
     shared = {unit: by for unit, by in units.items() if len(by) > 1}
     raters = sorted({vote.rater for vote in votes})
     others = {rater: _with_others(rater, shared.values()) for rater in raters}
-    counts, index = _tallies(shared)
-    alpha = float(_alphas(counts, np.ones((1, len(counts))))[0]) if len(counts) else math.nan
+    values = sorted({*SIDES, *(value for by in shared.values() for value in by.values())}, key=str)
+    counts, index = _tallies(shared, values)
+    if not len(counts):
+        return Agreement(None, None, None, 0, others)
+    turned = [values.index(SIDES.get(value, value)) for value in values]
+    alpha = float(_alphas(counts, np.ones((1, len(counts))), turned)[0])
     if math.isnan(alpha):
         return Agreement(None, None, None, len(shared), others)
     items = int(index.max()) + 1
     if items < 2:
         return Agreement(alpha, None, None, len(shared), others)
     weights = np.random.default_rng(seed).multinomial(items, np.full(items, 1 / items), size=RESAMPLES)
-    drawn = _alphas(counts, weights[:, index].astype(np.float64))
+    drawn = _alphas(counts, weights[:, index].astype(np.float64), turned)
     low, high = _quantiles(drawn[~np.isnan(drawn)], items)
     return Agreement(alpha, float(low), float(high), len(shared), others)
 
@@ -147,7 +154,8 @@ def krippendorff(units: Iterable[Sequence[Hashable]]) -> float | None:
     shared: dict[Hashable, dict[str, Hashable]] = {
         n: {str(rater): value for rater, value in enumerate(values)} for n, values in enumerate(units)
     }
-    counts, _ = _tallies({(str(unit), "", ""): by for unit, by in shared.items() if len(by) > 1})
+    several = {(str(unit), "", ""): by for unit, by in shared.items() if len(by) > 1}
+    counts, _ = _tallies(several, sorted({value for by in several.values() for value in by.values()}, key=str))
     alpha = float(_alphas(counts, np.ones((1, len(counts))))[0]) if len(counts) else math.nan
     return None if math.isnan(alpha) else alpha
 
@@ -299,19 +307,24 @@ def _with_others(rater: str, units: Iterable[Mapping[str, Hashable]]) -> float |
     return sum(same) / len(same) if same else None
 
 
-def _tallies(units: Mapping[tuple[str, str, str], Mapping[str, Hashable]]) -> tuple[Array, NDArray[np.intp]]:
+def _tallies(
+    units: Mapping[tuple[str, str, str], Mapping[str, Hashable]], values: Sequence[Hashable]
+) -> tuple[Array, NDArray[np.intp]]:
     """How often each value was given to each unit, (units, values), and the number of each unit's item."""
-    values = sorted({value for by in units.values() for value in by.values()}, key=str)
     counts = np.array([[list(by.values()).count(value) for value in values] for by in units.values()], float)
     items = {item: k for k, item in enumerate(sorted({unit[0] for unit in units}))}
     return counts, np.array([items[unit[0]] for unit in units], np.intp)
 
 
-def _alphas(counts: Array, weights: Array) -> Array:
-    """Alpha of each row of weights over the units; NaN where all values are the same."""
+def _alphas(counts: Array, weights: Array, turned: Sequence[int] | None = None) -> Array:
+    """Alpha of each row of weights over the units; NaN where all values are the same.
+
+    `turned`: the place that each value has where sides are changed; chance is then that of both ways round.
+    """
     m = counts.sum(1)
     unlike = (m**2 - (counts**2).sum(1)) / (m - 1)
     totals = weights @ counts
+    totals = totals if turned is None else (totals + totals[:, turned]) / 2
     n = totals.sum(1)
     chance = n**2 - (totals**2).sum(1)
     with np.errstate(divide="ignore", invalid="ignore"):

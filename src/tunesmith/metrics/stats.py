@@ -74,8 +74,8 @@ def paired(base: Sequence[float], tuned: Sequence[float], groups: Sequence[str],
     return Paired(len(difference), len(sums), *means, low, high, p, test)
 
 
-def mean_interval(values: Sequence[float], groups: Sequence[str], seed: int = 0) -> Mean:
-    """The mean of one arm with its interval. `seed` is not used: nothing is drawn."""
+def mean_interval(values: Sequence[float], groups: Sequence[str]) -> Mean:
+    """The mean of one arm with its interval."""
     if not len(values):
         return Mean(0, 0, None, None, None)
     items, index = np.asarray(values, float), cluster_index(groups)

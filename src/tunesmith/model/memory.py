@@ -136,6 +136,8 @@ def _dry(job: Job, keep: int) -> tuple[dict[str, int], int]:
         optimizers.step(0)
         found["moments"] = alive.now - held
         found["step"] = alive.peak - alive.now
+    if job.computing.compiled:
+        torch.compiler.reset()  # torch keeps eight graphs of a function, and these would be two of them
     return found, layers
 
 

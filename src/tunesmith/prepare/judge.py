@@ -60,7 +60,7 @@ def judge(engine: ChatEngine, rows: Sequence[Row], count: int, seed: int) -> tup
         "rows": len(shown),
         "unreadable": len(shown) - len(told),
         "scores": {str(score): Counter(scores)[score] for score in SCORES},
-        "mean": asdict(mean_interval(scores, [row.meta.group for row, _, _ in told], seed)),
+        "mean": asdict(mean_interval(scores, [row.meta.group for row, _, _ in told])),
         "spent": engine.spent(),
     }
     about = f"answers that {engine.name} scores {LOW} of 5 or lower, of {len(shown)} that it was shown"

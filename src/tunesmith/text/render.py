@@ -276,9 +276,8 @@ def check_example(example: Example, renderer: Renderer) -> str | None:
     last = max(i for i, trained in enumerate(example.mask) if trained)
     if example.ids[last] not in (*renderer.stop_ids, tokenizer.eos_id):
         return f"it ends with token {example.ids[last]}, not with a stop token"
-    ends = (tokenizer.eos_id, *renderer.stop_ids)
-    if tokenizer.bos_id not in (None, *ends):
-        again = (before for before, id in itertools.pairwise(example.ids) if id == tokenizer.bos_id)
-        if any(before not in ends for before in again):  # Llama 2 starts every turn anew, after the stop token
-            return "it holds more than one BOS token"
+    # one before every turn is as the template wants it: Llama 2's, and SmolLM2's, whose BOS is <|im_start|>
+    bos = tokenizer.bos_id
+    if bos not in (None, tokenizer.eos_id) and (bos, bos) in itertools.pairwise(example.ids):
+        return "it holds two BOS tokens in a row"
     return None

@@ -73,7 +73,9 @@ class Sweep:
         lowest = min(t.val_loss for t in self.trials)
         if trial is not self.taken:
             return f"{trial.val_loss:.4f}"
-        return f"{trial.val_loss:.4f}  taken" + (", as good as the lowest" if trial.val_loss > lowest else "")
+        return f"{trial.val_loss:.4f}  taken" + (
+            ", and not the lowest: see docs/train.md" if trial.val_loss > lowest else ""
+        )
 
 
 def find_lr(config: TrainConfig, model: nn.Module, data: Data, computing: Computing, pad_id: int | None) -> Sweep:
@@ -119,9 +121,14 @@ def search(run: Callable[[float], Trial], around: float, before: float) -> list[
 def choose(trials: list[Trial]) -> Trial:
     """The lowest rate that is as good as the best: above it by no more than the standard error of their difference.
 
-    The groups of rows are the same in each trial, so the difference is taken group by group.
+    The groups of rows are the same in each trial, so the difference is taken group by group. Where the rate above the
+    best does worse than the one below it, training is about to break: a long run does not bear what a short one does,
+    so the rate below is taken (bench/learning.py, LoRA on the demo: half the best rate ended a quarter lower).
     """
     best = min(trials, key=lambda t: t.val_loss)
+    at = trials.index(best)
+    if 0 < at < len(trials) - 1 and trials[at - 1].val_loss < trials[at + 1].val_loss:
+        best = trials[at - 1]
     return next(t for t in trials if t is best or _as_good(t, best))
 
 

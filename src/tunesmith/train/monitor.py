@@ -14,11 +14,11 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from tunesmith.core import curve
 from tunesmith.core.runlog import say
 from tunesmith.model.device import peak_memory_gb, pick_device
 from tunesmith.model.peak import Peak
 from tunesmith.model.shape import Shape, flops_per_token, shape_of
-from tunesmith.train import curve
 from tunesmith.train.alerts import History, clock, due, eta
 from tunesmith.train.state import State
 

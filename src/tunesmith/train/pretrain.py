@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
+from tunesmith.core import curve
 from tunesmith.core.artifact import Artifact, seal, writing
 from tunesmith.core.config import to_toml
 from tunesmith.core.errors import DataError, Interrupted
@@ -31,7 +32,7 @@ from tunesmith.model import optim
 from tunesmith.model.load import quiet
 from tunesmith.model.peak import peak
 from tunesmith.text.tokenizer import Tokenizer, train_bpe
-from tunesmith.train import curve, loop
+from tunesmith.train import loop
 from tunesmith.train.config import PretrainConfig
 from tunesmith.train.monitor import watching
 from tunesmith.train.objective import within

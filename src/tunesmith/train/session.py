@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from tunesmith.core import curve
 from tunesmith.core.errors import Interrupted, UsageError
 from tunesmith.core.project import cache_dir
 from tunesmith.core.records import Row
@@ -23,7 +24,7 @@ from tunesmith.model.compute import Computing, pick_compile, pick_packing
 from tunesmith.model.peak import peak
 from tunesmith.model.shape import check_memory, stored_parameters
 from tunesmith.text.render import Renderer
-from tunesmith.train import checkpoint, curve, loop
+from tunesmith.train import checkpoint, loop
 from tunesmith.train.config import TrainConfig
 from tunesmith.train.data import Data, question_and_answer
 from tunesmith.train.monitor import watching

@@ -90,14 +90,17 @@ def run(config: TrainConfig, inputs: TrainInputs, out: Path, *, resume: bool = F
             receipt |= {"config": config.model_dump(mode="json"), "find_lr": sweep.facts}
             _write_start(work, config, receipt, data)
         machine.forget_peak(computing.device)
+        began = checkpoint.newest_step(work / "checkpoints")
         state = fit_model(config, model, renderer, data, work, receipt, computing)
-        if plan:
+        if plan and state.step > began:  # else nothing was trained in this process
             receipt["memory"] = compared(receipt["memory"], machine.peak_memory_gb(computing.device))
         computing.end(model, base)
         checkpoint.restore_best(work / "checkpoints", model, state)
         shutil.rmtree(work / "model", ignore_errors=True)  # of an attempt that was killed while it wrote
         export.save_model(model.eval(), renderer, work / "model", load.stored_dtype(base))
-        parity = export.verify(work / "model", export.probe(model, renderer, data.probes), before)
+        with computing.speaking():  # its layers are still compiled, for packed rows
+            said = export.probe(model, renderer, data.probes)
+        parity = export.verify(work / "model", said, before)
         receipt |= {"parity": parity, **run_facts(state, config, len(data.train.kept))}
         return finish(work, out, receipt)
 

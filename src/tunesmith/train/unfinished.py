@@ -20,6 +20,7 @@ from tunesmith.core.jsonl import read_json, write_json
 from tunesmith.core.runlog import say
 
 SAME = ("config", "data_hash", "base_hash", "template_hash")  # of the receipt: equal, or the run is another one
+FREE = ("trackers",)  # of the config: who is told changes no weight
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)  # what NFS without lockd and Lustre without flock say
 
 
@@ -92,7 +93,8 @@ def _lock(file: IO[str], name: str) -> None:
 
 def run_hash(receipt: dict[str, Any]) -> str:
     """What must be equal for a checkpoint to be gone on with."""
-    return hashlib.sha256(json.dumps({k: receipt[k] for k in SAME}, sort_keys=True).encode()).hexdigest()
+    same = {key: receipt[key] for key in SAME} | {"config": _bound(receipt["config"])}
+    return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()
 
 
 def check_same(work: Path, receipt: dict[str, Any]) -> None:
@@ -102,12 +104,16 @@ def check_same(work: Path, receipt: dict[str, Any]) -> None:
         before = read_json(work / "receipt.json")
     if any(key not in before for key in SAME):
         return
-    old, new = before["config"], receipt["config"]
+    old, new = _bound(before["config"]), _bound(receipt["config"])
     changes = [f"{k} was {old.get(k)} and is {new.get(k)}" for k in sorted({*old, *new}) if old.get(k) != new.get(k)]
     changes += [f"the {key.removesuffix('_hash')} is another one" for key in SAME[1:] if before[key] != receipt[key]]
     if changes:
         what = f"this run was started with other settings: {', '.join(changes)}"
         raise DataError(what, fix="resume with the settings that it was started with, or choose another --name")
+
+
+def _bound(config: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in FREE}
 
 
 def finish(work: Path, out: Path, receipt: dict[str, Any]) -> Artifact:

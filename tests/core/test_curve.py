@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tunesmith.core.curve import BOTTOM, LEFT, MOST, RIGHT, TOP, decimate, parse, series, svg, ticks, write
 from tunesmith.core.jsonl import write_jsonl
-from tunesmith.train.curve import BOTTOM, LEFT, MOST, RIGHT, TOP, decimate, parse, series, svg, ticks, write
 
 SVG = "{http://www.w3.org/2000/svg}"
 LOG: list[dict[str, Any]] = [
@@ -154,5 +154,5 @@ def test_half_lines_and_lines_of_another_kind_are_passed_over() -> None:
 
 
 def test_it_is_drawn_without_torch_or_matplotlib() -> None:
-    code = "import sys, tunesmith.train.curve, tunesmith.train.alerts; print({'torch', 'matplotlib'} & {*sys.modules})"
+    code = "import sys, tunesmith.core.curve, tunesmith.train.alerts; print({'torch', 'matplotlib'} & {*sys.modules})"
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "set()\n"
