@@ -39,7 +39,7 @@ COMMANDS = (
 )
 _PROGRESS = re.compile(r"^\s*(?:pre)?training \d|^  (?:MFU|packed|measured|full):|^\s*$")
 SAID = 44  # lines of one command at most
-EXAMPLES = 4
+EXAMPLES = 6
 
 
 def main(folder: Path, base: Path | None, flags: str) -> None:
@@ -127,21 +127,21 @@ def scores(project: Path) -> list[str]:
 
 
 def edits(project: Path) -> list[str]:
-    """The first edits that were accepted, of each category."""
+    """Some of the changes that were accepted, from everywhere in the list of each category."""
     offered = list(read_jsonl(project / "errors/errors-1/fixes.jsonl"))
-    lines = ["## What was edited", ""]
+    lines = ["## What was changed", ""]
     for category in ACCEPTED:
-        for one in [one for one in offered if one["category"] == category and one["row"] and one["new"]][:2]:
-            before, after = (one[key]["messages"][-1]["content"] for key in ("row", "new"))
-            lines += [f"- {one['row']['meta']['source']}:{one['row']['meta']['line']}, {one['why']}"]
-            lines += [f"  - before: {short(before)}", f"  - after: {short(after)}"]
+        mine = [one for one in offered if one["category"] == category and one["new"]]
+        for one in mine[:: max(1, len(mine) // EXAMPLES)][:EXAMPLES]:
+            texts = [message["content"] for message in one["new"]["messages"]]
+            lines += [f"- {one['action']}, {one['why']}: {short(texts[0])}", f"  - {short(texts[-1])}"]
     return lines
 
 
 def answers(project: Path) -> list[str]:
-    """Held-out rows whose error went away, with both answers."""
+    """Held-out rows whose error of an accepted category went away, with both answers."""
     errors = read_jsonl(project / "errors/errors-2/errors.jsonl")
-    fixed = [one for one in errors if "fixed" in one["change"].values() and not one["errors"]["after"]]
+    fixed = [one for one in errors if any(one["change"].get(name) == "fixed" for name in ACCEPTED)]
     lines = ["## Answers that were fixed", ""]
     for one in fixed[:EXAMPLES]:
         lines += [f"- {short(one['prompt'])}", f"  - found: {short('; '.join(one['errors']['before'].values()))}"]

@@ -4,7 +4,7 @@ import pytest
 
 from tunesmith.core.records import Meta, Row, pair
 from tunesmith.diagnose.categories import CATEGORIES, Known
-from tunesmith.diagnose.fixes import MAKERS, Proposal, accepted, propose
+from tunesmith.diagnose.fixes import MAKERS, Proposal, accepted, propose, recombined
 
 GUARD = "Let's keep the discussion relevant to gardens."
 LONG = "Water it in the morning. " * 8
@@ -73,6 +73,28 @@ def test_a_missed_guard_asks_for_more_questions_to_decline() -> None:
     }
     assert len({p.new.question for p in found if p.new}) == len(found) == 20
     assert proposed(COMMONS[:4], "off_topic") == []  # nothing declines
+
+
+def test_half_of_the_new_questions_are_like_those_declined_near_to_what_was_missed() -> None:
+    asked = [
+        "Can this page be used as a hat?",
+        "Could I have it used as a boat?",
+        *(f"Why is it {n}?" for n in range(3)),
+    ]
+    guards = [row(n, GUARD, question) for n, question in enumerate(asked)]
+    found = [p.new for p in proposed([*VARIED, *guards], "off_topic", guards[:1], count=2) if p.new]
+    assert [new.question for new in found[:2]] == ["Can this page be used as a boat?", "Could I have it used as a hat?"]
+    assert len({new.question for new in found}) == len(found) == 20
+    assert {(new.answer, new.meta.group) for new in found} == {(GUARD, guards[0].meta.group)}
+
+
+def test_questions_are_joined_where_two_words_are_the_same() -> None:
+    made = set(recombined(["May I use it as a hat?", "Is it as a boat that floats?", "Why?"]))
+    assert made == {
+        "May I use it as a boat that floats?",
+        "Is it as a hat?",
+    }
+    assert not list(recombined(["a b c", "d e f", ""]))
 
 
 def test_rows_that_decline_near_to_a_wrong_refusal_are_dropped() -> None:

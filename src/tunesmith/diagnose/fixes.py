@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from tunesmith.core.records import Message, Meta, Row, pair
 from tunesmith.diagnose.categories import Known, did_not_stop, empty, prompt_echo, refusal
@@ -25,6 +25,7 @@ from tunesmith.text.off_topic import off_topic_questions
 from tunesmith.text.similar import normalise as plain
 
 Action = Literal["edit", "drop", "add"]
+_Item = TypeVar("_Item")
 SLIP_ROWS, MANY_ROWS = 3, 20  # below which a word may be a slip, and from which another may be what was meant
 LEAST_WORDS = 5  # of an answer that was cut
 LONG = 0.5  # share of the training answers that a shortened one is no longer than
@@ -178,18 +179,45 @@ def cut_echo(ground: Ground) -> Iterator[Change]:
 
 
 def add_guards(ground: Ground) -> Iterator[Change]:
-    """More questions to decline, with the commonest answer that declines; they stay in the split of its first row."""
+    """More questions to decline: half near to the domain, made of those that training declines near to what was missed,
+    half far from it, with the commonest answer that declines. They stay in the split of the row whose answer they have.
+    """
     declining = [row for row in ground.rows if normalise(row.answer) in ground.known.guards]
     if not declining:
         return
-    answer = Counter(row.answer for row in declining).most_common(1)[0][0]
-    parent = next(row for row in declining if row.answer == answer)
-    asked = {plain(row.question) for row in ground.rows}
+    asked, count = {plain(row.question) for row in ground.rows}, min(GUARDS_EACH * ground.errors, MOST_GUARDS)
+    missed = Counter(row.answer for row in ground.near if normalise(row.answer) in ground.known.guards)
+    near = []
+    for answer, _ in missed.most_common():
+        rows = [row for row in declining if row.answer == answer]
+        made = {plain(question): question for question in recombined([row.question for row in rows])}
+        near += [(question, rows[0]) for key, question in made.items() if key not in asked]
+    yield from (_declined("a question like some that are declined", *one) for one in _spread(near, count // 2))
+    usual = Counter(row.answer for row in declining).most_common(1)[0][0]
+    parent = next(row for row in declining if row.answer == usual)
     fresh = [question for _, question in off_topic_questions() if plain(question) not in asked]
-    for question in _spread(fresh, min(GUARDS_EACH * ground.errors, MOST_GUARDS)):
-        head = parent.messages[0].content if parent.messages[0].role == "system" else ""
-        new = pair(question, answer, system=head, meta=Meta(source="fix", origin="guard", group=parent.meta.group))
-        yield Change("another question to decline", None, new)
+    for question in _spread(fresh, count - min(len(near), count // 2)):
+        yield _declined("another question to decline", question, parent)
+
+
+def recombined(questions: Sequence[str]) -> Iterator[str]:
+    """The beginning of one question and the end of another, joined at two words that both have."""
+    split = [question.split() for question in questions]
+    ends: dict[tuple[str, ...], list[list[str]]] = {}
+    for said in split:
+        for at in range(2, len(said)):
+            ends.setdefault(tuple(map(fold, said[at - 2 : at])), []).append(said[at:])
+    for said in split:
+        for at in range(2, len(said)):
+            for rest in ends[tuple(map(fold, said[at - 2 : at]))]:
+                if rest != said[at:]:
+                    yield " ".join((*said[:at], *rest))
+
+
+def _declined(why: str, question: str, parent: Row) -> Change:
+    head = parent.messages[0].content if parent.messages[0].role == "system" else ""
+    meta = Meta(source="fix", origin="guard", group=parent.meta.group)
+    return Change(why, None, pair(question, parent.answer, system=head, meta=meta))
 
 
 def drop_near_guards(ground: Ground) -> Iterator[Change]:
@@ -260,7 +288,7 @@ def _with_answer(row: Row, answer: str) -> Row:
     return replace(row, messages=(*row.messages[:-1], Message("assistant", answer)))
 
 
-def _spread(items: Sequence[str], count: int) -> Iterator[str]:
+def _spread(items: Sequence[_Item], count: int) -> Iterator[_Item]:
     """So many of them, from everywhere in the list."""
     step = max(1, len(items) // max(1, count))
     return islice(items[::step], count)
