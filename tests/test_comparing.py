@@ -121,6 +121,18 @@ def test_an_address_elsewhere_is_named_as_a_way_out_of_the_machine(project: Path
     assert not leaves_machine("http://[::1]:8000/v1")
 
 
+def test_a_metric_that_needs_more_than_an_answer_is_named_as_not_run(tunesmith: Tunesmith, project: Path) -> None:
+    text = (project / "tunesmith.toml").read_text()
+    before, _, after = text.partition("[evaluate]\n")
+    rest = "\n".join(line for line in after.splitlines() if not line.startswith("metrics"))
+    (project / "tunesmith.toml").write_text(f'{before}[evaluate]\nmetrics = ["f1", "perplexity"]\n{rest}\n')
+    try:
+        said = tunesmith("compare", "--limit", "2", "--json", cwd=project)
+        assert read_json(Path(said.json["path"]) / "report.json")["not_run"] == ["perplexity"]
+    finally:
+        (project / "tunesmith.toml").write_text(text)
+
+
 def test_documents_take_the_place_of_training_rows(alone: Any, tunesmith: Tunesmith, project: Path) -> None:
     (project / "facts.md").write_text("The lantern is in the river.\n\nThe violin is in the kitchen.")
     text = (project / "tunesmith.toml").read_text()

@@ -80,7 +80,8 @@ def _inputs(project: Project, config: CompareConfig, run: Artifact | None, set_:
             run=run,
             documents=documents,
             endpoint=endpoint,
-            facts=_facts(config, price, sampling) | {"not_run": scoring.not_run},
+            facts=_facts(config, price, sampling),
+            not_run=scoring.not_run,
         )
 
 

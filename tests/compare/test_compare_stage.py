@@ -64,6 +64,13 @@ def made(config: CompareConfig, inputs: CompareInputs, out: Path) -> dict[str, A
     return dict(read_json(run(config, inputs, out / "compare-1").path / "report.json"))
 
 
+def test_metrics_that_were_left_out_are_named_with_what_scores_them(inputs: Callable[..., Any], tmp_path: Path) -> None:
+    folder = run(ONLY, inputs(not_run=["perplexity"]), tmp_path / "compare-1").path
+    assert "perplexity: NOT RUN, for more than an answer and its row is needed; tunesmith evaluate" in (
+        folder / "report.md"
+    ).read_text("utf-8")
+
+
 def test_five_arms_answer_the_same_rows_and_the_best_is_named(inputs: Callable[..., Any], tmp_path: Path) -> None:
     found = made(ONLY, inputs(lambda text: "nothing"), tmp_path)
     assert [arm["name"] for arm in found["arms"]] == ARMS

@@ -6,7 +6,17 @@ from scipy.stats import permutation_test
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from tunesmith.metrics.stats import Mean, Paired, holm, mean_interval, nearest_rank, paired, sign_flip, verdict
+from tunesmith.metrics.stats import (
+    Mean,
+    Paired,
+    as_family,
+    holm,
+    mean_interval,
+    nearest_rank,
+    paired,
+    sign_flip,
+    verdict,
+)
 
 ALONE = [""] * 100
 
@@ -77,6 +87,16 @@ def test_many_fractions_are_drawn_and_agree_with_the_exact_share() -> None:
     drawn, name = sign_flip(sums * 0.1)
     assert name == "sign-flip permutation"
     assert drawn == pytest.approx(sign_flip(sums)[0], abs=0.01)
+
+
+def test_a_family_loses_the_verdicts_that_it_does_not_bear() -> None:
+    ps = {"f1": 0.01, "rouge1": 0.03, "empty": None, "other": 0.04}
+    cells = {name: {"p": p, "verdict": "better"} for name, p in ps.items()}
+    as_family(cells, ["f1", "rouge1", "empty"])
+    assert [cell["verdict"] for cell in cells.values()] == ["better", "better", "cannot tell", "better"]
+    assert [cell.get("p_holm") for cell in cells.values()] == [0.02, 0.03, None, None]
+    as_family(cells, ps)
+    assert [cell["verdict"] for cell in cells.values()] == ["better", "cannot tell", "cannot tell", "cannot tell"]
 
 
 def test_holms_adjustment_is_that_of_statsmodels() -> None:

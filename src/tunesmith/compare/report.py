@@ -61,8 +61,8 @@ def how(report: Mapping[str, Any]) -> Iterator[str]:
         speed = f"; {batches:.1f} requests/s in batches" if batches else ""
         yield f"{arm['name']}: {arm['prompt']}{chosen}; {arm['latency_ms']['n']} requests timed alone{speed}"
     tests = sorted({pair["test"] for pair in report["pairs"] if pair["test"]})
-    left_out = ", ".join(report.get("not_run", ()))
-    yield from [f"{left_out}: NOT RUN here, see evaluate"] if left_out else []
+    if left_out := ", ".join(report["not_run"]):
+        yield f"{left_out}: NOT RUN, for more than an answer and its row is needed; tunesmith evaluate scores it"
     yield f"intervals of 95 % by groups; pairs of arms by {' and '.join(tests) or 'no test'}, Holm over all pairs"
 
 

@@ -28,6 +28,7 @@ class CompareInputs:
     """`score` gives the metrics of an answer to a row, `higher` whether more of one is better (None: neither is).
 
     `documents` are passages to retrieve, in place of training rows. `endpoint`: a model's name, and who asks it.
+    `not_run`: metrics that need more than that, for the report to name.
     """
 
     set_: Artifact
@@ -39,6 +40,7 @@ class CompareInputs:
     documents: Sequence[str] = ()
     endpoint: tuple[str, Speaker] | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
+    not_run: Sequence[str] = ()
 
 
 def run(config: CompareConfig, inputs: CompareInputs, out: Path) -> Artifact:
@@ -139,6 +141,7 @@ def _report(
     return {
         **facts,
         **inputs.facts,
+        "not_run": list(inputs.not_run),
         "n": len(rows),
         "clusters": len(set(groups)),
         "parents": {kind: {"name": one.name, "hash": one.hash} for kind, one in parents.items()},

@@ -8,7 +8,7 @@ from typing import Any
 
 from tunesmith.diagnose.cases import Case
 from tunesmith.diagnose.categories import CATEGORIES, Category, Known, find, judged
-from tunesmith.metrics.stats import LEVEL, holm, mean_interval, paired, verdict
+from tunesmith.metrics.stats import as_family, mean_interval, paired, verdict
 from tunesmith.metrics.style import Answer
 
 WHY = {
@@ -58,10 +58,7 @@ def categories(
             changed = _change(rows, category, before, arm) if before else {}
             out[category.name] = _rate(rows, category, arm) | changed
     for family in (mended, out.keys() - set(mended)) if before else ():
-        asked = {name: out[name]["p"] for name in family if name in out and (out[name]["rate"] or out[name]["before"])}
-        for name, p in holm(asked).items():
-            sure = p is not None and p < 1 - LEVEL
-            out[name] |= {"p_holm": p, "verdict": out[name]["verdict"] if sure else "cannot tell"}
+        as_family(out, [name for name in family if name in out and (out[name]["rate"] or out[name]["before"])])
     return out
 
 

@@ -187,11 +187,12 @@ def add_guards(ground: Ground) -> Iterator[Change]:
         return
     asked, count = {plain(row.question) for row in ground.rows}, min(GUARDS_EACH * ground.errors, MOST_GUARDS)
     missed = Counter(row.answer for row in ground.near if normalise(row.answer) in ground.known.guards)
-    near = []
+    made: dict[str, tuple[str, Row]] = {}
     for answer, _ in missed.most_common():
         rows = [row for row in declining if row.answer == answer]
-        made = {plain(question): question for question in recombined([row.question for row in rows])}
-        near += [(question, rows[0]) for key, question in made.items() if key not in asked]
+        for question in recombined([row.question for row in rows]):
+            made.setdefault(plain(question), (question, rows[0]))  # never one question with two answers
+    near = [one for key, one in made.items() if key not in asked]
     yield from (_declined("a question like some that are declined", *one) for one in _spread(near, count // 2))
     usual = Counter(row.answer for row in declining).most_common(1)[0][0]
     parent = next(row for row in declining if row.answer == usual)

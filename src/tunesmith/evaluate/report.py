@@ -8,7 +8,7 @@ from typing import Any
 
 from tunesmith.evaluate.catalogue import headline, meaning
 from tunesmith.evaluate.score import Item
-from tunesmith.metrics.stats import LEVEL, holm, mean_interval, paired, verdict
+from tunesmith.metrics.stats import as_family, mean_interval, paired, verdict
 from tunesmith.metrics.style import DETECTORS, Detector
 
 RANKING = ("fields", "f1", "rougeL", "rouge1", "rouge2", "exact_match")  # what examples are ranked by, where measured
@@ -109,12 +109,8 @@ def _scores(items: Sequence[Item], seed: int) -> dict[str, Any]:
 
 
 def _as_family(cells: dict[str, Any]) -> dict[str, Any]:
-    """Verdicts by p adjusted over all that have one: of twenty metrics one is below 0.05 by chance alone."""
-    asked = {name: cell["p"] for name, cell in cells.items() if cell["verdict"] and (headline(name) or "fixed" in cell)}
-    adjusted = holm(asked)
-    for name, p in adjusted.items():
-        sure = p is not None and p < 1 - LEVEL
-        cells[name] |= {"p_holm": p, "verdict": cells[name]["verdict"] if sure else "cannot tell"}
+    """All that have a verdict and stand for themselves: metrics, and errors, whose names are no metrics."""
+    as_family(cells, [name for name, cell in cells.items() if cell["verdict"] and (headline(name) or "fixed" in cell)])
     return cells
 
 

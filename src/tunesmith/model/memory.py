@@ -173,16 +173,19 @@ def _shorten(model: PreTrainedModel, keep: int) -> int:
 
 def _give_storage(model: nn.Module, device: torch.device) -> None:
     """Parameters and buffers on `device` in place of those on "meta"; tied ones stay tied."""
-    made: dict[int, Tensor] = {}
+    parameters: dict[Tensor, nn.Parameter] = {}
+    buffers: dict[Tensor, Tensor] = {}
     for part in model.modules():
-        for kind in (part._parameters, part._buffers):
-            for name, old in kind.items():
-                if old is None:
-                    continue
-                if id(old) not in made:
-                    new = torch.empty_like(old, device=device)
-                    made[id(old)] = nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
-                kind[name] = made[id(old)]  # type: ignore[assignment]  # a Parameter exactly where one was
+        for name, p in part._parameters.items():
+            if p is not None:
+                if p not in parameters:
+                    parameters[p] = nn.Parameter(torch.empty_like(p, device=device), p.requires_grad)
+                part._parameters[name] = parameters[p]
+        for name, buffer in part._buffers.items():
+            if buffer is not None:
+                if buffer not in buffers:
+                    buffers[buffer] = torch.empty_like(buffer, device=device)
+                part._buffers[name] = buffers[buffer]
 
 
 def _bytes(tensor: Tensor) -> int:
