@@ -40,7 +40,7 @@ from transformers.generation.continuous_batching.utils import WorkloadHints
 from tunesmith.engine import weights
 from tunesmith.engine.base import Sampling
 from tunesmith.engine.local import LocalEngine
-from tunesmith.model.device import pick_device, set_threads
+from tunesmith.model.device import pick_device, set_up
 from tunesmith.model.load import quiet
 
 OUT = Path(__file__).resolve().parent / "out/generate.json"
@@ -161,7 +161,7 @@ def model_of(name: str) -> tuple[PreTrainedModel, dict[str, Any]]:
 
 def turn(name: str, count: int, most: int) -> dict[str, Any]:
     """One contestant's run in this process; `most` cuts the answers."""
-    set_threads()
+    set_up()
     asked = [(prompt, min(n, most)) for prompt, n in requests(count)]
     model, facts = model_of(name)
     RUN[name](model, [(prompt, 4) for prompt, _ in asked[:8]])
@@ -281,7 +281,7 @@ def main() -> int:
         print(json.dumps(turn(options.turn[0], *map(int, options.turn[1:]))))
         return 0
     facts: dict[str, Any] = {"machine": card() | {name: version(name) for name in ("torch", "transformers")}}
-    facts |= {"device": str(pick_device()), "threads": set_threads(), "prompt": PROMPT, "answer": ANSWER}
+    facts |= {"device": str(pick_device()), "threads": set_up(), "prompt": PROMPT, "answer": ANSWER}
     facts["gate"], passed = gate(options.only)
     if not passed:
         print("the gate failed: ours does not generate what transformers does, so no speed is measured")

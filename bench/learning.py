@@ -214,7 +214,7 @@ def main() -> None:
     parser.add_argument("--changes", nargs="*")
     parser.add_argument("--method", nargs="+", choices=("full", "lora"), default=["full", "lora"])
     asked = parser.parse_args()
-    device.set_threads()
+    device.set_up()
     results, base = Results(), asked.base or embedded_base()
     for name in asked.cases:
         if name == "lamini" and not LAMINI.is_file():

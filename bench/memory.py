@@ -74,7 +74,7 @@ def one(base: Path, values: dict[str, Any], lengths: list[int], keep: bool) -> d
     from tunesmith.train.objective import computed
     from tunesmith.train.plan_batches import ExampleSource
 
-    device.set_threads()
+    device.set_up()
     numbers = np.random.default_rng(0)
     rows = [
         Example(numbers.integers(3, 300, length).tolist(), [i >= length // 2 for i in range(length)], str(n))

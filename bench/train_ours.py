@@ -134,7 +134,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--profile", action="store_true")
     options = parser.parse_args()
-    device.set_threads()
+    device.set_up()
     given = json.loads((options.folder / "rows.json").read_text(encoding="utf-8"))
     run = Run(OURS[options.name], options.folder / options.model, given)
     run.to(1)

@@ -37,7 +37,7 @@ def load_engine(folder: Path, renderer: Renderer | None = None, *, int8: bool = 
     from tunesmith.text.render import Renderer
     from tunesmith.text.tokenizer import Tokenizer
 
-    device.set_threads()
+    device.set_up()
     renderer = renderer or Renderer(Tokenizer.load(folder))
     model = load.load_trained(folder, load.stored_dtype(folder))
     if int8:

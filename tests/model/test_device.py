@@ -1,7 +1,10 @@
 import getpass
 import json
 import mmap
+import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,7 +23,7 @@ from tunesmith.model.device import (
     peak_memory_gb,
     pick_device,
     pick_dtype,
-    set_threads,
+    set_up,
 )
 
 CPU = torch.device("cpu")
@@ -122,12 +125,44 @@ def test_the_machine_card_says_what_a_reader_needs_and_nothing_private() -> None
     assert getpass.getuser() not in text or len(getpass.getuser()) < 3
 
 
+def test_few_kernels_are_kept_unless_the_user_said_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "")  # so that it is undone
+    monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY")
+    monkeypatch.setenv("LRU_CACHE_CAPACITY", "7")
+    threads = torch.get_num_threads()
+    set_up()
+    torch.set_flush_denormal(False)
+    assert (os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"], os.environ["LRU_CACHE_CAPACITY"]) == ("128", "7")
+    assert torch.get_num_threads() == threads
+
+
+@pytest.mark.skipif(not fast_bfloat16(CPU), reason="without bfloat16 instructions these products need no kernels")
+def test_many_shapes_take_less_memory_with_few_kernels() -> None:
+    program = """
+import psutil, torch
+from tunesmith.model.device import set_up
+set_up()
+weight, held = torch.ones(64, 64, dtype=torch.bfloat16), []
+for n in range(300):
+    torch.ones(n + 1, 64, dtype=torch.bfloat16) @ weight
+    held.append(psutil.Process().memory_info().rss)
+print(held[-1] - held[9])
+"""
+    few = {name: value for name, value in os.environ.items() if not name.endswith("_CACHE_CAPACITY")}
+    many = few | {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "1024", "LRU_CACHE_CAPACITY": "1024"}
+    grown = [
+        int(subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, check=True, text=True).stdout)
+        for env in (few, many)
+    ]
+    assert grown[0] < 0.7 * grown[1]
+
+
 def test_threads_are_the_physical_cores_unless_the_user_said_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     before = torch.get_num_threads()
     try:
-        assert set_threads() == before  # OMP_NUM_THREADS is set in every test
+        assert set_up() == before  # OMP_NUM_THREADS is set in every test
         monkeypatch.delenv("OMP_NUM_THREADS")
-        assert set_threads() == cores() >= 1
+        assert set_up() == cores() >= 1
         tiny = torch.tensor([1e-30]) * torch.tensor([1e-10])
         assert tiny.item() == 0.0
     finally:

@@ -69,7 +69,7 @@ class LocalEmbedder:
         from tunesmith.model import device
         from tunesmith.model.load import quiet
 
-        device.set_threads()
+        device.set_up()
         self.name = folder.name if folder != packaged() else "all-MiniLM-L6-v2"
         self._shape = _read(folder)
         try:

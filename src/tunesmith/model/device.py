@@ -19,6 +19,7 @@ import torch
 GB = 1e9  # bytes; a gigabyte, not a gibibyte
 CGROUP = Path("/sys/fs/cgroup")
 STATUS = Path("/proc/self/status")
+KERNELS = 128  # more than the shapes of a layer's products, which come again in every layer
 
 
 def pick_device() -> torch.device:
@@ -134,11 +135,16 @@ def cores() -> int:
     return min(physical, allowed)
 
 
-def set_threads() -> int:
-    """One thread a physical core (OMP_NUM_THREADS wins), and tiny floats flushed to zero. Returns the threads.
+def set_up() -> int:
+    """One thread a physical core (OMP_NUM_THREADS wins), tiny floats flushed to zero, and few kernels kept. Returns the
+    threads.
 
-    Call it before the first tensor work: threads inherit the float mode of the one that starts them.
+    Call it before the first tensor work: threads inherit the float mode of the one that starts them, and torch reads
+    the sizes of its two stores of kernels once. The kernel of each new shape stays in both, 1,024 of them where nothing
+    is said: a gigabyte after 80 steps on rows of many lengths (docs/log.md).
     """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KERNELS))
+    os.environ.setdefault("LRU_CACHE_CAPACITY", str(KERNELS // 8))  # torch's own, one for each kind of operator
     if not os.environ.get("OMP_NUM_THREADS"):
         torch.set_num_threads(cores())
     torch.set_flush_denormal(True)  # a denormal costs an x86 core over 100 cycles, and AdamW's moments decay into them

@@ -107,12 +107,12 @@ def _ask_fresh(folder: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _answer_fresh(folder: Path, ask: Path, answer: Path) -> None:
     """The other side of `verify`: load what was saved, as a stranger would, and say what it says."""
-    from tunesmith.model.device import set_threads
+    from tunesmith.model.device import set_up
     from tunesmith.model.load import load_trained, stored_dtype
     from tunesmith.text.tokenizer import Tokenizer
 
     asked = read_json(ask)
-    set_threads()
+    set_up()
     torch.set_num_threads(asked["threads"])
     renderer = Renderer(Tokenizer.load(folder))
     prompts = [question_and_answer(Row.from_json(row), renderer)[0] for row in asked["rows"]]

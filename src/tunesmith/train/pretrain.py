@@ -44,7 +44,7 @@ _MEASURED = 6  # steps timed before the real ones; the first is a warm-up
 
 def run(config: PretrainConfig, documents: Sequence[str], out: Path, facts: dict[str, Any] | None = None) -> Artifact:
     """Train tokenizer and model, and seal a run at `out` whose model/ is a plain Hugging Face directory."""
-    machine.set_threads()
+    machine.set_up()
     where = machine.pick_device()
     dtype, why = machine.pick_dtype(config.dtype, where)
     tokenizer = _tokenizer(documents, config)

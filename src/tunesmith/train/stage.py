@@ -55,7 +55,7 @@ def run(config: TrainConfig, inputs: TrainInputs, out: Path, *, resume: bool = F
 
     Raises Interrupted after Ctrl-C or SIGTERM, with the state saved.
     """
-    machine.set_threads()
+    machine.set_up()
     trackers.check(config.trackers)
     with unfinished(out, resume) as work:
         base = (inputs.base_path or load.resolve(inputs.base)).absolute()  # an adapter names it: from anywhere
