@@ -196,13 +196,11 @@ def test_activations_that_are_made_again_give_the_same_gradients(any_model_dir: 
         torch.testing.assert_close(grads[name], gradient, rtol=0, atol=1e-12)
 
 
-def test_what_is_free_above_what_a_micro_batch_leaves_is_given_back(
-    llama_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_free_is_given_back_above_a_limit(llama_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[tuple[torch.device, float]] = []
     monkeypatch.setattr(compute, "give_back_freed", lambda *what: given.append(what))
     model = load_model(llama_dir, torch.float32)
-    for changes in ({}, {"resting_gb": 1.5}):
+    for changes in ({}, {"limit_gb": 1.5}):
         with computing_of(model, **changes).training():
             assert not given
     assert given == [(CPU, 1.5)]

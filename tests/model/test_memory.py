@@ -113,6 +113,15 @@ def test_compiled_layers_keep_less(llama_dir: Path) -> None:
     assert memory.taken_gb(eager.total, job(llama_dir).computing) > eager.total / memory.GB
 
 
+def test_rows_of_many_lengths_take_kernels_where_products_have_some(llama_dir: Path) -> None:
+    half = job(llama_dir).computing
+    usual = memory.taken_gb(10**9, half)
+    assert usual == pytest.approx(1.1 + 0.11)
+    assert memory.taken_gb(10**9, half, True) == pytest.approx(usual + 0.128)
+    assert memory.taken_gb(10**9, replace(half, dtype=torch.float32), True) == usual
+    assert memory.taken_gb(10**9, replace(half, device=torch.device("cuda")), True) == pytest.approx(1.1)
+
+
 def test_a_dry_run_leaves_the_model_and_its_config_alone(llama_dir: Path) -> None:
     made = job(llama_dir)
     before = made.base.to_dict()

@@ -44,7 +44,7 @@ class Computing:
     copies: torch.dtype | None
     plain_head: bool
     checkpointed: bool = False  # the activations within a layer are made again in the backward pass
-    resting_gb: float | None = None  # what is held between micro-batches; freed memory above it is given back
+    limit_gb: float | None = None  # where more is held after a micro-batch, what is free within it is given back
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -85,8 +85,8 @@ class Computing:
         """Forward and backward passes of the loop."""
         with self._attending(self.packed):
             yield
-        if self.resting_gb is not None:
-            give_back_freed(self.device, self.resting_gb)
+        if self.limit_gb is not None:
+            give_back_freed(self.device, self.limit_gb)
 
     @contextmanager
     def measuring(self) -> Iterator[None]:

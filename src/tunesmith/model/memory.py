@@ -23,22 +23,26 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from tunesmith.model import attention
 from tunesmith.model.compute import Computing, blocks_of
+from tunesmith.model.device import KERNELS
 from tunesmith.model.head import Loss, nll_and_gradient
 from tunesmith.model.optim import Optimizers
 
 GB = 1e9
-FIRST_USE = 75e6  # bytes of a CPU process: code and tables that kernels touch when first used; bench/memory.py
+FIRST_USE = 110e6  # bytes of a CPU process: code and tables that kernels touch when first used; bench/memory.py
+KERNEL = 1e6  # bytes of one that is kept for a shape of bfloat16 products; bench/memory.py
 COMPILER = 100e6  # bytes: what torch.compile leaves in the process
 FRAGMENTS = 0.1  # of what is alive: freed blocks that the allocator cannot give out again or return
 
 
 @dataclass(frozen=True)
 class Micro:
-    """The micro-batch that takes most: tokens of its rows, how many are trained, and whether a step has another."""
+    """The micro-batch that takes most: tokens of its rows, how many are trained, whether a step has another, and
+    whether others have another shape."""
 
     lengths: Sequence[int]
     trained: int
     several: bool = False
+    varied: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,15 +73,12 @@ class Parts:
     def total(self) -> int:
         return sum(getattr(self, field.name) for field in fields(self))
 
-    @property
-    def resting(self) -> int:
-        """What is alive between micro-batches."""
-        return self.weights + self.masters + self.moments + self.gradients
 
-
-def taken_gb(alive: int, computing: Computing) -> float:
+def taken_gb(alive: int, computing: Computing, varied: bool = False) -> float:
     """What the device's memory must hold where so many bytes are alive (GB of 1e9 bytes)."""
     process = 0.0 if computing.device.type == "cuda" else FIRST_USE + (COMPILER if computing.compiled else 0.0)
+    if varied and process and computing.dtype == torch.bfloat16:
+        process += KERNELS * KERNEL
     return (process + (1 + FRAGMENTS) * alive) / GB
 
 

@@ -27,6 +27,7 @@ from tunesmith.train.plan_batches import ExampleSource, Trainable
 from tunesmith.train.session import make_optimizers
 
 DECIDED = ("gradient_checkpointing", "micro_batch_tokens")  # fields of the config that are decided here
+_SLACK = 1.05  # of the predicted peak: what is given back is taken anew, which costs a small base a third of its speed
 _STEPS = 200  # whose micro-batches are looked at for the largest one
 _GRID = 64  # tokens: a max_length that is offered is a multiple, as one that is decided
 UNTELLABLE = (RuntimeError, TypeError, ValueError, KeyError, AttributeError, NotImplementedError)  # of a dry run
@@ -110,10 +111,10 @@ def as_decided(config: TrainConfig, before: dict[str, Any]) -> TrainConfig:
 
 def compared(facts: dict[str, Any], measured_gb: float) -> dict[str, Any]:
     """The prediction with what was measured and the error (%) beside it; and it is said."""
-    predicted = facts["predicted_gb"]
+    predicted, measured_gb = facts["predicted_gb"], round(measured_gb, 3)
     error = 100 * (predicted / measured_gb - 1)
     say(f"  memory: {predicted:.2f} GB predicted, {measured_gb:.2f} GB measured at the peak ({error:+.1f} %)")
-    return facts | {"measured_gb": round(measured_gb, 3), "error_percent": round(error, 1)}
+    return facts | {"measured_gb": measured_gb, "error_percent": round(error, 1)}
 
 
 class _Planner:
@@ -145,6 +146,7 @@ class _Planner:
         copies = dtype if dtype != torch.float32 and config.optimizer == "adamw" else None
         checkpointed = config.gradient_checkpointing == "on"
         computing = replace(self.computing, dtype=dtype, copies=copies, checkpointed=checkpointed)
+        micro = largest(config, self.rows, self.pad_id)
         parts = memory.dry_run(
             memory.Job(
                 self.computing.model.config,
@@ -152,11 +154,11 @@ class _Planner:
                 lambda model: _adapted(config, model),
                 lambda model: make_optimizers(config, model),
                 computing,
-                largest(config, self.rows, self.pad_id),
+                micro,
             )
         )
-        resting, peak = (self.before.held + memory.taken_gb(n, computing) for n in (parts.resting, parts.total))
-        return Plan(config, replace(computing, resting_gb=resting), parts, peak)
+        peak = self.before.held + memory.taken_gb(parts.total, computing, micro.varied)
+        return Plan(config, replace(computing, limit_gb=_SLACK * peak), parts, peak)
 
 
 def _adapted(config: TrainConfig, model: PreTrainedModel) -> nn.Module:
@@ -226,7 +228,8 @@ def largest(config: TrainConfig, rows: Sequence[Trainable], pad_id: int | None) 
     micros = [micro for step in steps for micro in step]
     most = max(micros, key=lambda micro: micro.input_ids.size)
     trained = max(1, *(micro.trained_tokens for micro in micros))
-    return memory.Micro(most.lengths.tolist(), trained, any(len(step) > 1 for step in steps))
+    varied = len({tuple(micro.lengths) for micro in micros}) > 1
+    return memory.Micro(most.lengths.tolist(), trained, any(len(step) > 1 for step in steps), varied)
 
 
 def _line(plan: Plan, before: Room) -> str:
