@@ -233,7 +233,7 @@ MUTATIONS = (
         'found["moments"] = 0',
         MEMORY,
     ),
-    ("memory: kernels take none", "model/memory.py", "process += KERNELS * KERNEL", "pass", MEMORY),
+    ("memory: kernels take none", "model/memory.py", "KERNELS * KERNEL if", "0.0 if", MEMORY),
     ("memory: each kernel is kept", "model/device.py", "str(KERNELS)", "str(1024)", DEVICE),
     ("memory: nothing is made again", "model/compute.py", "        if self.checkpointed:", "        if False:", MEMORY),
     ("memory: everything fits", "train/plan_memory.py", "plan.gb <= self.before.held", "0 <= self.before.held", PLAN),

@@ -70,6 +70,13 @@ def test_a_model_without_transformers_attention_interface_is_padded(llama_dir: P
     assert "no such attention" in why
 
 
+def test_a_model_that_cannot_be_computed_at_all_is_not_taken_for_an_unusual_one(llama_dir: Path) -> None:
+    model = load_model(llama_dir, torch.float32)
+    model.model.layers[0].mlp = nn.Linear(3, 3)
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        pick_packing(model, CPU)
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own compiler
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_compiled_step_has_the_loss_and_the_gradients_of_a_plain_one(llama_dir: Path) -> None:

@@ -57,6 +57,7 @@ def test_activations_are_made_again_and_then_micro_batches_made_smaller_only_whe
     least = planned(9.0, **LEAST)
     assert least.gb < again.gb < whole.gb
     assert again.computing.limit_gb == 1.05 * again.gb
+    assert planned(whole.gb).computing.limit_gb == whole.gb  # all that there is
     assert decided(planned(whole.gb)) == ("off", 400)
     assert decided(planned(whole.gb - 1e-6)) == ("on", 400)
     assert "gradient_checkpointing = on: without it," in capsys.readouterr().err

@@ -22,6 +22,8 @@ from tunesmith.model import bucketed
 
 Kind = Literal["varlen", "bucketed", "documents"]
 NO_WINDOW = 1 << 30  # tokens; larger than any document
+# What a model's own code may raise where it is asked for what its author did not foresee.
+STRANGE = (AttributeError, KeyError, RuntimeError, TypeError, ValueError)
 _GRID = 512  # tokens; the longest document is rounded up to it, so that a compiled block sees few values
 
 

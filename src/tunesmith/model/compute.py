@@ -188,15 +188,16 @@ def pick_packing(model: PreTrainedModel, device: torch.device) -> tuple[attentio
     lengths = [8, 11]
     training = model.training
     model.eval()
+    alone = torch.cat([model(part, use_cache=False).logits for part in ids.split(lengths, 1)], 1)  # a broken one fails
     try:
-        alone = torch.cat([model(part, use_cache=False).logits for part in ids.split(lengths, 1)], 1)
         with attention.using(model, kind):
             given = {"position_ids": attention.positions(lengths, device), "use_cache": False}
             where = attention.documents(lengths, device)
             hidden = head.decoder_of(model)(ids, documents=where, **given).last_hidden_state
             logits = model(ids, documents=where, **given).logits
-    except (TypeError, ValueError, KeyError, AttributeError, NotImplementedError) as error:
-        return None, False, f"padded: this model takes no packed rows ({str(error).splitlines()[0][:80]})"
+    except attention.STRANGE as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:80]
+        return None, False, f"padded: this model takes no packed rows ({reason})"
     finally:
         model.train(training)
     tolerance = 1e-3 if alone.dtype == torch.float32 else 0.1  # of the logits' spread; a leak is of its order

@@ -141,7 +141,7 @@ def set_up() -> int:
 
     Call it before the first tensor work: threads inherit the float mode of the one that starts them, and torch reads
     the sizes of its two stores of kernels once. The kernel of each new shape stays in both, 1,024 of them where nothing
-    is said: a gigabyte after 80 steps on rows of many lengths (docs/log.md).
+    is said: 0.8 GB after 60 steps of a small base on rows of many lengths (bench/memory.py --kernels).
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KERNELS))
     os.environ.setdefault("LRU_CACHE_CAPACITY", str(KERNELS // 8))  # torch's own, one for each kind of operator

@@ -29,7 +29,7 @@ from tunesmith.model.optim import Optimizers
 
 GB = 1e9
 FIRST_USE = 110e6  # bytes of a CPU process: code and tables that kernels touch when first used; bench/memory.py
-KERNEL = 1e6  # bytes of one that is kept for a shape of bfloat16 products; bench/memory.py
+KERNEL = 1e6  # bytes in both stores of one for a shape of bfloat16 products; bench/memory.py
 COMPILER = 100e6  # bytes: what torch.compile leaves in the process
 FRAGMENTS = 0.1  # of what is alive: freed blocks that the allocator cannot give out again or return
 
@@ -76,9 +76,9 @@ class Parts:
 
 def taken_gb(alive: int, computing: Computing, varied: bool = False) -> float:
     """What the device's memory must hold where so many bytes are alive (GB of 1e9 bytes)."""
-    process = 0.0 if computing.device.type == "cuda" else FIRST_USE + (COMPILER if computing.compiled else 0.0)
-    if varied and process and computing.dtype == torch.bfloat16:
-        process += KERNELS * KERNEL
+    compiler = COMPILER if computing.compiled else 0.0
+    kernels = KERNELS * KERNEL if varied and computing.dtype == torch.bfloat16 else 0.0
+    process = 0.0 if computing.device.type == "cuda" else FIRST_USE + compiler + kernels
     return (process + (1 + FRAGMENTS) * alive) / GB
 
 

@@ -20,6 +20,7 @@ from tunesmith.core.runlog import say
 from tunesmith.model import device as machine
 from tunesmith.model import load, memory
 from tunesmith.model.adapter import add_lora
+from tunesmith.model.attention import STRANGE
 from tunesmith.model.compute import Computing
 from tunesmith.text.render import Example
 from tunesmith.train.config import TrainConfig
@@ -27,10 +28,9 @@ from tunesmith.train.plan_batches import ExampleSource, Trainable
 from tunesmith.train.session import make_optimizers
 
 DECIDED = ("gradient_checkpointing", "micro_batch_tokens")  # fields of the config that are decided here
-_SLACK = 1.05  # of the predicted peak: what is given back is taken anew, which costs a small base a third of its speed
+_SLACK = 1.05  # of the predicted peak, where there is room: what is given back is soon taken anew (docs/log.md)
 _STEPS = 200  # whose micro-batches are looked at for the largest one
 _GRID = 64  # tokens: a max_length that is offered is a multiple, as one that is decided
-UNTELLABLE = (RuntimeError, TypeError, ValueError, KeyError, AttributeError, NotImplementedError)  # of a dry run
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def plan_memory(
     planner = _Planner(computing, rows, None if computing.packed else pad_id, before)
     try:
         asked = planner.plan(config)
-    except UNTELLABLE as error:
+    except STRANGE as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
         say(f"  memory: cannot be predicted for this model ({reason})")
         return None
@@ -158,7 +158,8 @@ class _Planner:
             )
         )
         peak = self.before.held + memory.taken_gb(parts.total, computing, micro.varied)
-        return Plan(config, replace(computing, limit_gb=_SLACK * peak), parts, peak)
+        limit = min(_SLACK * peak, max(peak, self.before.held + self.before.free))
+        return Plan(config, replace(computing, limit_gb=limit), parts, peak)
 
 
 def _adapted(config: TrainConfig, model: PreTrainedModel) -> nn.Module:
