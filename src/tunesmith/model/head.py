@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-Loss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # logits and targets to the loss and its gradient
+Loss = Callable[[Tensor, Tensor], Tensor]  # of logits, which become their gradient, and targets
 BUDGET = 256 << 20  # bytes of logits at a time: 2,700 rows of 49,152 in bfloat16
 
 
@@ -26,15 +26,19 @@ def decoder_of(model: PreTrainedModel) -> nn.Module:
     return found
 
 
-def nll_and_gradient(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Summed negative log-likelihood (nats) of `targets` (N,), and its gradient in the dtype of `logits` (N, V)."""
+def nll_and_gradient(logits: Tensor, targets: Tensor) -> Tensor:
+    """Summed negative log-likelihood (nats) of `targets` (N,). Its gradient takes the place of `logits` (N, V).
+
+    In place because fresh memory of that size costs a product's third: the system clears it page by page.
+    """
     wide = logits.to(torch.float64 if logits.dtype == torch.float64 else torch.float32)
     highest = wide.amax(-1, keepdim=True)
     total = torch.exp(wide - highest).sum(-1, keepdim=True)
     wanted = wide.gather(1, targets.unsqueeze(1)) - highest
     nll = (total.log() - wanted).sum()
-    gradient = (torch.exp(wide - highest) / total).to(logits.dtype)
-    return nll, gradient.scatter(1, targets.unsqueeze(1), (torch.exp(wanted) / total - 1).to(logits.dtype))
+    logits.copy_(torch.exp(wide - highest) / total)
+    logits.scatter_(1, targets.unsqueeze(1), (torch.exp(wanted) / total - 1).to(logits.dtype))
+    return nll
 
 
 @functools.cache
@@ -45,13 +49,13 @@ def compiled_nll() -> Loss:
 
 class _HeadLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, loss: Callable[..., Any]) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, loss: Loss) -> Tensor:
         rows = max(1, BUDGET // (weight.shape[0] * weight.element_size()))
         total, for_hidden, for_weight = 0.0, torch.empty_like(hidden), None
         for first in range(0, len(hidden), rows):
             part = hidden[first : first + rows]
-            nll, gradient = loss(part @ weight.T, targets[first : first + rows])
-            total = total + nll
+            gradient = part @ weight.T  # the logits, until their loss is known
+            total = total + loss(gradient, targets[first : first + rows])
             for_hidden[first : first + rows] = gradient @ weight
             if ctx.needs_input_grad[1]:
                 product = gradient.T @ part

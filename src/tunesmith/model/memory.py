@@ -156,9 +156,9 @@ def _loss(computing: Computing, micro: Micro, where: tuple[Tensor, Any], loss: L
         return nn.functional.cross_entropy(logits.index_select(0, at).float(), targets, reduction="sum")
 
 
-def _fused(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def _fused(logits: Tensor, targets: Tensor) -> Tensor:
     """The tensors that `nll_and_gradient` makes when its passes are fused."""
-    return logits.new_zeros((), dtype=torch.float32), torch.empty_like(logits)
+    return logits.new_zeros((), dtype=torch.float32)
 
 
 def _shorten(model: PreTrainedModel, keep: int) -> int:
