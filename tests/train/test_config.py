@@ -30,16 +30,18 @@ def test_the_number_of_steps_is_given_or_decided_by_the_rows(values: dict[str, A
 @pytest.mark.parametrize(
     ("values", "parameters", "rate"),
     [
-        ({}, 1_000_000, 3e-3),
-        ({}, 2_000_000, 3e-3),
-        ({}, 8_000_000_000, 2.1e-5),  # 3e-3 * 4000**-0.6 = 2.07e-5
+        ({}, 1_000_000, 3.1e-3),
+        ({}, 2_000_000, 3.1e-3),
+        ({}, 134_515_008, 1.2e-4),  # 3.1e-3 * 67.26**-0.78 = 1.16e-4; 5e-5 * 7.434**0.42 = 1.161e-4
+        ({}, 8_000_000_000, 2.1e-5),  # 5e-5 * 8**-0.42 = 2.09e-5
+        ({"method": "lora"}, 134_515_008, 1.2e-3),
         ({"method": "lora"}, 8_000_000_000, 2.1e-4),
         ({"method": "lora"}, 2_000_000, 5e-3),
         ({"optimizer": "muon"}, 2_000_000, 2e-2),
         ({"learning_rate": 0.5}, 2_000_000, 0.5),
         ({"method": "lora", "lora_rank": 2}, 2_000_000, 5e-3),  # the rank changes nothing
         ({"method": "lora", "lora_alpha": 128.0}, 2_000_000, 2.5e-3),  # four times the scale, half the rate
-        ({"method": "lora", "lora_alpha": 8.0}, 8_000_000_000, 4.1e-4),
+        ({"method": "lora", "lora_alpha": 8.0}, 8_000_000_000, 4.2e-4),
         ({"method": "lora", "optimizer": "muon"}, 2_000_000, 5e-3),
     ],
 )
@@ -77,7 +79,7 @@ def test_the_batch_is_given_in_rows_or_in_tokens_or_decided_by_the_rows(
             [
                 "100 rows: 4 rows a step (few rows need steps more than large ones); 150 steps, 6 epochs "
                 "(for 400 steps, in 2 to 6 epochs)",
-                "learning rate 0.003 (usual for every weight and 2 million parameters)",
+                "learning rate 0.0031 (usual for every weight and 2 million parameters)",
             ],
         ),
         (
