@@ -25,6 +25,7 @@ CONTESTANTS = {
     "trl-lora-grouped": "TRL, LoRA, bfloat16 weights, length-grouped, no checkpointing",
     "hf": "plain loop, bfloat16 weights, padded",
     "hf-lora": "plain loop, PEFT LoRA, bfloat16 weights, padded",
+    "ours-small-pages": "Tunesmith, full, memory in pages of 4 KiB",
     "ours-eager": "Tunesmith, full, not compiled",
     "ours-padded": "Tunesmith, full, not compiled, padded instead of packed",
     "ours-autocast": "Tunesmith, full, not compiled, float32 weights under autocast",
