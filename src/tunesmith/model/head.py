@@ -51,7 +51,8 @@ class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, loss: Loss) -> Tensor:
         rows = max(1, BUDGET // (weight.shape[0] * weight.element_size()))
-        total, for_hidden, for_weight = 0.0, torch.empty_like(hidden), None
+        total: Tensor | float = 0.0
+        for_hidden, for_weight = torch.empty_like(hidden), None
         for first in range(0, len(hidden), rows):
             part = hidden[first : first + rows]
             gradient = part @ weight.T  # the logits, until their loss is known
