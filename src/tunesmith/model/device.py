@@ -145,7 +145,6 @@ def set_up() -> int:
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KERNELS))
     os.environ.setdefault("LRU_CACHE_CAPACITY", str(KERNELS // 8))  # torch's own, one for each kind of operator
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # 2 MiB pages: clearing 4 KiB ones costs as much as the products
     if not os.environ.get("OMP_NUM_THREADS"):
         torch.set_num_threads(cores())
     torch.set_flush_denormal(True)  # a denormal costs an x86 core over 100 cycles, and AdamW's moments decay into them
