@@ -242,7 +242,6 @@ MUTATIONS = (
     ),
     ("memory: kernels take none", "model/memory.py", "KERNELS * KERNEL if", "0.0 if", MEMORY),
     ("memory: each kernel is kept", "model/device.py", "str(KERNELS)", "str(1024)", DEVICE),
-    ("memory: small pages", "__init__.py", '"THP_MEM_ALLOC_ENABLE", "1"', '"THP_MEM_ALLOC_ENABLE", "0"', DEVICE),
     ("memory: nothing is made again", "model/compute.py", "        if self.checkpointed:", "        if False:", MEMORY),
     ("memory: everything fits", "train/plan_memory.py", "plan.gb <= self.before.held", "0 <= self.before.held", PLAN),
     (

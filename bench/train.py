@@ -144,7 +144,6 @@ def run(name: str, folder: Path, options: argparse.Namespace, *more: str, prefix
     script = HERE / ("train_ours.py" if name in OURS else "train_peers.py")
     command = [*shlex.split(prefix), python, str(script), name, str(folder), *more]
     environment = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"), "HF_HUB_OFFLINE": "1"}
-    environment |= (TRL | OURS).get(name, {}).get("environment", {})
     try:
         done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=LIMIT_SECONDS)
     except subprocess.TimeoutExpired:

@@ -34,7 +34,6 @@ OURS: dict[str, dict[str, Any]] = {
     "ours": {},
     "ours-lora": {"method": "lora"},
     "ours-float32": {"dtype": "float32"},
-    "ours-small-pages": {"environment": {"THP_MEM_ALLOC_ENABLE": "0"}},  # memory in pages of 4 KiB
     "ours-eager": {"compile": "off"},
     "ours-padded": {"compile": "off", "packing": "off"},
     "ours-autocast": {"compile": "off", "copies": False},  # float32 weights, cast as they are used
@@ -65,7 +64,7 @@ class Run:
 
     def __init__(self, how: dict[str, Any], model: Path, given: dict[str, Any]) -> None:
         settings = given["settings"][how.get("method", "full")]
-        chosen = {"compile": "on", **{key: value for key, value in how.items() if key not in ("copies", "environment")}}
+        chosen = {"compile": "on", **{key: value for key, value in how.items() if key != "copies"}}
         config = TrainConfig(learning_rate=settings["learning_rate"], max_steps=1, seed=0, **chosen)
         self.clip = settings["grad_clip"]
         self.receipt: dict[str, Any] = {"rows": {"train": len(given["rows"])}}

@@ -27,24 +27,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 IGNORE = -100
 AUTOCAST = {"bf16": True}  # what SFTConfig sets where it is told use_cpu; float32 weights
 NO_CHECKPOINTING = {"bf16": False, "gradient_checkpointing": False}
-PAGES = {"THP_MEM_ALLOC_ENABLE": "1"}  # memory in pages of 2 MiB, which Tunesmith asks torch for by itself
 # parts: micro-batches of a step; eight are one row each, so that nothing is padded
 TRL: dict[str, dict[str, Any]] = {
     "trl-defaults": {"sft": {"bf16": False}},
     "trl-autocast": {"sft": AUTOCAST},
     "trl-best": {"weights": "bfloat16", "parts": 8, "sft": NO_CHECKPOINTING},
-    "trl-pages": {"weights": "bfloat16", "parts": 8, "sft": NO_CHECKPOINTING, "environment": PAGES},
     "trl-grouped": {"weights": "bfloat16", "order": "grouped", "sft": NO_CHECKPOINTING},
     "trl-flat": {"weights": "bfloat16", "sft": NO_CHECKPOINTING | {"padding_free": True, "max_length": None}},
     "trl-lora-autocast": {"lora": True, "sft": AUTOCAST},
     "trl-lora-best": {"lora": True, "weights": "bfloat16", "parts": 8, "sft": NO_CHECKPOINTING},
-    "trl-lora-pages": {
-        "lora": True,
-        "weights": "bfloat16",
-        "parts": 8,
-        "sft": NO_CHECKPOINTING,
-        "environment": PAGES,
-    },
     "trl-lora-grouped": {"lora": True, "weights": "bfloat16", "order": "grouped", "sft": NO_CHECKPOINTING},
 }
 PLAIN: dict[str, dict[str, Any]] = {

@@ -13,10 +13,8 @@ FORMULA = "6N + 6fH a token (full), 4N + 4fH + 6n (LoRA); N block weights, H hea
 CONTESTANTS = {
     "ours": "Tunesmith, full",
     "trl-best": "TRL, bfloat16 weights, a row at a time, no checkpointing",
-    "trl-pages": "the same, memory in pages of 2 MiB",
     "ours-lora": "Tunesmith, LoRA r16 on all linear layers",
     "trl-lora-best": "TRL, LoRA, bfloat16 weights, a row at a time, no checkpointing",
-    "trl-lora-pages": "the same, memory in pages of 2 MiB",
     "trl-defaults": "TRL, defaults, float32",
     "trl-autocast": "TRL, defaults, bfloat16 autocast",
     "trl-grouped": "TRL, bfloat16 weights, length-grouped, no checkpointing",
@@ -25,7 +23,6 @@ CONTESTANTS = {
     "trl-lora-grouped": "TRL, LoRA, bfloat16 weights, length-grouped, no checkpointing",
     "hf": "plain loop, bfloat16 weights, padded",
     "hf-lora": "plain loop, PEFT LoRA, bfloat16 weights, padded",
-    "ours-small-pages": "Tunesmith, full, memory in pages of 4 KiB",
     "ours-eager": "Tunesmith, full, not compiled",
     "ours-padded": "Tunesmith, full, not compiled, padded instead of packed",
     "ours-autocast": "Tunesmith, full, not compiled, float32 weights under autocast",

@@ -7,12 +7,7 @@ model.evaluate()
 model.save("out/")
 """
 
-import os
 from typing import TYPE_CHECKING, Any
-
-# Large tensors in pages of 2 MiB (Linux): clearing 4 KiB ones, one by one, takes 3 to 8 % of a training step on a CPU.
-# Here because torch reads it once, at the first tensor, and importing peft makes one.
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 __version__ = "0.1.0"
 __all__ = ["Model", "Project", "TunesmithError", "__version__", "finetune"]

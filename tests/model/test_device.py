@@ -157,26 +157,6 @@ print(held[-1] - held[9])
     assert grown[0] < 0.7 * grown[1]
 
 
-PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
-ASKED = PAGES.is_file() and "[madvise]" in PAGES.read_text()
-
-
-@pytest.mark.skipif(not ASKED, reason="the system gives large pages to all programs, or to none")
-@pytest.mark.parametrize(("asked", "large"), [({}, True), ({"THP_MEM_ALLOC_ENABLE": "0"}, False)])
-def test_large_tensors_lie_in_large_pages_unless_the_user_said_otherwise(asked: dict[str, str], large: bool) -> None:
-    program = """
-from pathlib import Path
-import tunesmith.train.session
-import torch
-held = torch.ones(32 << 20)
-lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
-print(next(line.split()[1] for line in lines if line.startswith("AnonHugePages")))
-"""
-    env = {name: value for name, value in os.environ.items() if name != "THP_MEM_ALLOC_ENABLE"} | asked
-    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, check=True, text=True)
-    assert (int(done.stdout) > 64 << 10) == large  # KiB, of 128 MiB
-
-
 def test_threads_are_the_physical_cores_unless_the_user_said_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     before = torch.get_num_threads()
     try:

@@ -27,10 +27,7 @@ def decoder_of(model: PreTrainedModel) -> nn.Module:
 
 
 def nll_and_gradient(logits: Tensor, targets: Tensor) -> Tensor:
-    """Summed negative log-likelihood (nats) of `targets` (N,). Its gradient takes the place of `logits` (N, V).
-
-    In place because fresh memory of that size costs a product's third: the system clears it page by page.
-    """
+    """Summed negative log-likelihood (nats) of `targets` (N,). Its gradient takes the place of `logits` (N, V)."""
     wide = logits.to(torch.float64 if logits.dtype == torch.float64 else torch.float32)
     highest = wide.amax(-1, keepdim=True)
     total = torch.exp(wide - highest).sum(-1, keepdim=True)
