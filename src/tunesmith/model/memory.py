@@ -157,8 +157,9 @@ def _loss(computing: Computing, micro: Micro, where: tuple[Tensor, Any], loss: L
 
 
 def _fused(logits: Tensor, targets: Tensor) -> Tensor:
-    """The tensors that `nll_and_gradient` makes when its passes are fused."""
-    return logits.new_zeros((), dtype=torch.float32)
+    """What `nll_and_gradient` holds when its passes are fused: the compiler makes the gradient apart and copies it."""
+    apart = torch.empty_like(logits)
+    return apart.new_zeros((), dtype=torch.float32)
 
 
 def _shorten(model: PreTrainedModel, keep: int) -> int:
